@@ -1,0 +1,259 @@
+package signup
+
+import (
+	"errors"
+	"time"
+)
+
+// State is how far one association is.
+type State string
+
+const (
+	Pending    State = "pending"
+	Associated State = "associated"
+	Skipped    State = "skipped"
+	Failed     State = "failed"
+)
+
+// Profile is the name under which a row keeps the patch of the user's own record; no destination may have it.
+const Profile = "profile"
+
+const (
+	// Horizon is how long an association is tried, from its first try or last reopening.
+	Horizon = 14 * 24 * time.Hour
+	// ForbiddenFor is how long one user may be refused where others are accepted.
+	ForbiddenFor = 24 * time.Hour
+	// maxPause caps the pause between two tries.
+	maxPause = time.Hour
+	// maxDetail is how much of an error's detail a row keeps, in bytes.
+	maxDetail = 200
+)
+
+// Association is one user at one destination.
+//
+//	pending ──► associated
+//	   │  ▲ ──► skipped: reason
+//	   │  └──── reopen (replay)
+//	   └──────► failed: reason
+type Association struct {
+	Destination string    `json:"destination"`
+	State       State     `json:"state"`
+	Account     string    `json:"account,omitempty"`    // the destination's own id
+	Reason      string    `json:"reason,omitempty"`     // a code: why skipped or failed, or why the last try did not succeed
+	Detail      string    `json:"detail,omitempty"`     // at most 200 redacted characters
+	Generation  int       `json:"generation,omitempty"` // of the idempotency key
+	Attempts    int       `json:"attempts,omitempty"`   // tries that failed; throttled ones are not counted
+	FirstTry    time.Time `json:"firstTry,omitzero"`    // the intent: from here on an effect may exist
+	Next        time.Time `json:"next,omitzero"`        // when it is due, while pending
+	Settled     time.Time `json:"settled,omitzero"`     // when it left pending
+}
+
+// Row is all that the ledger knows of one user. It names the person by object id only.
+type Row struct {
+	User         UserID        `json:"user"`
+	Kind         Kind          `json:"kind"`
+	At           time.Time     `json:"at"`       // when the user signed up, by the first detector that saw it
+	Detected     time.Time     `json:"detected"` // when this row was made
+	Detector     string        `json:"detector"` // which detector saw the user first
+	Origin       Origin        `json:"origin,omitempty"`
+	Evidence     string        `json:"evidence,omitempty"` // for the origin
+	Associations []Association `json:"associations"`
+	Due          time.Time     `json:"due,omitzero"`     // when there is something to do; zero = settled
+	Owner        string        `json:"owner"`            // the run that wrote the row last
+	Intent       time.Time     `json:"intent,omitzero"`  // when the open intent was made; zero = none
+	Starts       int           `json:"starts,omitempty"` // intents since the last settle: above 1 a process died at work
+	Unsure       bool          `json:"unsure,omitempty"` // from backfill, census or replay: effects may exist without an intent
+	Missing      time.Time     `json:"missing,omitzero"` // since when the directory answers that there is no such user
+
+	Version string `json:"-"` // the ledger's, for compare-and-swap
+}
+
+// NewRow is the row of a sign-up just detected, with every destination pending and the profile last.
+func NewRow(e Event, detector string, destinations []string, now time.Time) Row {
+	r := Row{User: e.User, Kind: e.Kind, At: e.At, Detected: now, Detector: detector, Due: now}
+	for _, d := range destinations {
+		r.Associations = append(r.Associations, Association{Destination: d, State: Pending, Next: now})
+	}
+	r.Associations = append(r.Associations, Association{Destination: Profile, State: Pending, Next: now})
+	return r
+}
+
+// Association returns the one of that destination, and whether there is one.
+func (r Row) Association(destination string) (Association, bool) {
+	for _, a := range r.Associations {
+		if a.Destination == destination {
+			return a, true
+		}
+	}
+	return Association{}, false
+}
+
+// Intend opens an intent: everything that is pending and due may have an effect from now on.
+func (r Row) Intend(owner string, now time.Time) Row {
+	r = r.clone()
+	r.Owner, r.Intent = owner, now
+	r.Starts++
+	for i := range r.Associations {
+		a := &r.Associations[i]
+		if a.State == Pending && !a.Next.After(now) && a.FirstTry.IsZero() {
+			a.FirstTry = now
+		}
+	}
+	return r
+}
+
+// Tried reports that an effect at the destination may exist from before this row's open intent.
+func (r Row) Tried(a Association) bool {
+	return r.Unsure || r.Starts > 1 || !a.FirstTry.IsZero() && !a.FirstTry.Equal(r.Intent)
+}
+
+// Outcome is what became of one association of a row under an intent.
+type Outcome struct {
+	Destination string
+	Account     Account
+	Err         error
+	NotStarted  bool // nothing was sent; Wait says for how long to leave it
+	Wait        time.Duration
+	LastSuccess time.Time // when this destination last accepted anybody; for a 403
+}
+
+// Settle closes the intent with what is now known. Associations without an outcome are left as they are, as tried ones:
+// a cancelled call may have taken effect.
+func (r Row) Settle(now time.Time, outcomes []Outcome, jitter func(time.Duration) time.Duration) Row {
+	r = r.clone()
+	for _, o := range outcomes {
+		for i := range r.Associations {
+			if a := &r.Associations[i]; a.Destination == o.Destination && a.State == Pending {
+				a.settle(now, r.Intent, o, jitter)
+			}
+		}
+	}
+	r.Intent, r.Starts = time.Time{}, 0
+	return r.schedule(now)
+}
+
+func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.Duration) time.Duration) {
+	if o.NotStarted {
+		if a.FirstTry.Equal(intent) {
+			a.FirstTry = time.Time{}
+		}
+		a.Next = now.Add(o.Wait)
+		return
+	}
+	if o.Err == nil {
+		a.finish(Associated, "", "", now)
+		a.Account = o.Account.ID
+		return
+	}
+	e, ok := errors.AsType[*Error](o.Err)
+	if !ok {
+		e = &Error{Class: Transient, Code: "transient"}
+	}
+	a.Reason, a.Detail = e.Code, clip(e.Detail)
+	switch e.Class {
+	case Skip:
+		a.finish(Skipped, e.Code, e.Detail, now)
+		return
+	case Permanent:
+		a.finish(Failed, e.Code, e.Detail, now)
+		return
+	case Throttled:
+		a.Next = now.Add(max(e.RetryAfter, jitter(10*time.Second)))
+	case Systemic:
+		if e.Status == 403 && o.LastSuccess.After(a.FirstTry) && now.Sub(a.FirstTry) >= ForbiddenFor {
+			a.finish(Failed, e.Code, e.Detail, now)
+			return
+		}
+		a.Next = now.Add(max(e.RetryAfter, jitter(time.Minute)))
+	default:
+		if e.Code == "key-spent" {
+			a.Generation++
+		}
+		a.Attempts++
+		a.Next = now.Add(max(e.RetryAfter, Backoff(a.Attempts, jitter)))
+	}
+	if !a.FirstTry.IsZero() && now.Sub(a.FirstTry) >= Horizon {
+		a.finish(Failed, "horizon", "last: "+e.Code, now)
+	}
+}
+
+// Backoff is the pause after the nth failed try: 5 s, doubled each time, at most an hour, spread by jitter, which
+// takes the full pause and returns the one to use.
+func Backoff(n int, jitter func(time.Duration) time.Duration) time.Duration {
+	d := maxPause
+	if n < 11 {
+		d = min(d, 5*time.Second<<max(n-1, 0))
+	}
+	return jitter(d)
+}
+
+func (a *Association) finish(s State, reason, detail string, now time.Time) {
+	a.State, a.Reason, a.Detail, a.Next, a.Settled = s, reason, clip(detail), time.Time{}, now
+}
+
+// SettleAll gives every pending association the same end, and closes the intent.
+func (r Row) SettleAll(s State, reason, detail string, now time.Time) Row {
+	r = r.clone()
+	for i := range r.Associations {
+		if a := &r.Associations[i]; a.State == Pending {
+			a.finish(s, reason, detail, now)
+		}
+	}
+	r.Intent, r.Starts = time.Time{}, 0
+	return r.schedule(now)
+}
+
+// Postpone leaves everything pending as it is until now+d, and closes the intent: nothing was sent.
+func (r Row) Postpone(now time.Time, d time.Duration) Row {
+	outcomes := make([]Outcome, 0, len(r.Associations))
+	for _, a := range r.Associations {
+		if a.State == Pending && !a.Next.After(r.Intent) {
+			outcomes = append(outcomes, Outcome{Destination: a.Destination, NotStarted: true, Wait: d})
+		}
+	}
+	return r.Settle(now, outcomes, func(d time.Duration) time.Duration { return d })
+}
+
+// Reopen makes an association pending again, as one whose effect may exist, and starts its horizon anew.
+func (r Row) Reopen(destination string, now time.Time) Row {
+	r = r.clone()
+	for i := range r.Associations {
+		if a := &r.Associations[i]; a.Destination == destination {
+			a.State, a.Reason, a.Detail, a.Attempts = Pending, "", "", 0
+			a.FirstTry, a.Next, a.Settled = time.Time{}, now, time.Time{}
+		}
+	}
+	r.Unsure = true
+	return r.schedule(now)
+}
+
+// schedule sets Due from the pending associations.
+func (r Row) schedule(time.Time) Row {
+	r.Due = time.Time{}
+	for _, a := range r.Associations {
+		if a.State == Pending && (r.Due.IsZero() || a.Next.Before(r.Due)) {
+			r.Due = a.Next
+		}
+	}
+	return r
+}
+
+func (r Row) clone() Row {
+	r.Associations = append([]Association(nil), r.Associations...)
+	return r
+}
+
+// clip cuts a detail to what a row keeps, at a character's border.
+func clip(s string) string {
+	if len(s) <= maxDetail {
+		return s
+	}
+	s = s[:maxDetail]
+	for len(s) > 0 && s[len(s)-1]&0xC0 == 0x80 {
+		s = s[:len(s)-1]
+	}
+	if n := len(s); n > 0 && s[n-1] >= 0xC0 {
+		s = s[:n-1]
+	}
+	return s
+}
