@@ -2,6 +2,7 @@ package signup
 
 import (
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -112,24 +113,39 @@ type Outcome struct {
 	Destination string
 	Account     Account
 	Err         error
-	NotStarted  bool // nothing was sent; Wait says for how long to leave it
-	Wait        time.Duration
-	LastSuccess time.Time // when this destination last accepted anybody; for a 403
+	NotStarted  bool          // nothing was sent
+	Wait        time.Duration // … and it is left alone for so long
+	For         []string      // … or, if set, until one of these is due
+	LastSuccess time.Time     // when this destination last accepted anybody; for a 403
 }
 
 // Settle closes the intent with what is now known. Associations without an outcome are left as they are, as tried ones:
-// a cancelled call may have taken effect.
+// a cancelled call may have taken effect. Outcomes that wait for others come after theirs.
 func (r Row) Settle(now time.Time, outcomes []Outcome, jitter func(time.Duration) time.Duration) Row {
 	r = r.clone()
 	for _, o := range outcomes {
 		for i := range r.Associations {
 			if a := &r.Associations[i]; a.Destination == o.Destination && a.State == Pending {
+				if len(o.For) > 0 {
+					o.Wait = r.nextOf(o.For, now)
+				}
 				a.settle(now, r.Intent, o, jitter)
 			}
 		}
 	}
 	r.Intent, r.Starts = time.Time{}, 0
-	return r.schedule(now)
+	return r.schedule()
+}
+
+// nextOf is how long it is until the first pending one of the named destinations is due.
+func (r Row) nextOf(names []string, now time.Time) time.Duration {
+	wait := maxPause
+	for _, name := range names {
+		if a, ok := r.Association(name); ok && a.State == Pending {
+			wait = min(wait, a.Next.Sub(now))
+		}
+	}
+	return max(wait, time.Second)
 }
 
 func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.Duration) time.Duration) {
@@ -200,7 +216,7 @@ func (r Row) SettleAll(s State, reason, detail string, now time.Time) Row {
 		}
 	}
 	r.Intent, r.Starts = time.Time{}, 0
-	return r.schedule(now)
+	return r.schedule()
 }
 
 // Postpone leaves everything pending as it is until now+d, and closes the intent: nothing was sent.
@@ -224,11 +240,11 @@ func (r Row) Reopen(destination string, now time.Time) Row {
 		}
 	}
 	r.Unsure = true
-	return r.schedule(now)
+	return r.schedule()
 }
 
 // schedule sets Due from the pending associations.
-func (r Row) schedule(time.Time) Row {
+func (r Row) schedule() Row {
 	r.Due = time.Time{}
 	for _, a := range r.Associations {
 		if a.State == Pending && (r.Due.IsZero() || a.Next.Before(r.Due)) {
@@ -245,15 +261,5 @@ func (r Row) clone() Row {
 
 // clip cuts a detail to what a row keeps, at a character's border.
 func clip(s string) string {
-	if len(s) <= maxDetail {
-		return s
-	}
-	s = s[:maxDetail]
-	for len(s) > 0 && s[len(s)-1]&0xC0 == 0x80 {
-		s = s[:len(s)-1]
-	}
-	if n := len(s); n > 0 && s[n-1] >= 0xC0 {
-		s = s[:n-1]
-	}
-	return s
+	return strings.ToValidUTF8(s[:min(len(s), maxDetail)], "")
 }

@@ -1,0 +1,178 @@
+package signup_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/signup"
+)
+
+var (
+	t0   = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	alex = signup.UserID("75b523ca-d064-4ddf-80af-87738f504026")
+)
+
+func full(d time.Duration) time.Duration { return d }
+
+func intended() signup.Row {
+	return signup.NewRow(signup.Event{User: alex, Kind: signup.Created, At: t0}, "audit", []string{"billing", "crm"}, t0).Intend("run1", t0)
+}
+
+func TestSettle(t *testing.T) {
+	at := t0.Add(time.Minute)
+	for name, c := range map[string]struct {
+		outcome signup.Outcome
+		want    signup.Association
+	}{
+		"success": {
+			signup.Outcome{Account: signup.Account{ID: "cus_1"}},
+			signup.Association{State: signup.Associated, Account: "cus_1", FirstTry: t0, Settled: at},
+		},
+		"an error without a class is transient": {
+			signup.Outcome{Err: errors.New("x")},
+			signup.Association{State: signup.Pending, Reason: "transient", Attempts: 1, FirstTry: t0, Next: at.Add(5 * time.Second)},
+		},
+		"throttled costs no attempt": {
+			signup.Outcome{Err: &signup.Error{Class: signup.Throttled, Code: "throttled", RetryAfter: 90 * time.Second}},
+			signup.Association{State: signup.Pending, Reason: "throttled", FirstTry: t0, Next: at.Add(90 * time.Second)},
+		},
+		"permanent": {
+			signup.Outcome{Err: &signup.Error{Class: signup.Permanent, Code: "rejected", Detail: strings.Repeat("é", 200)}},
+			signup.Association{State: signup.Failed, Reason: "rejected", Detail: strings.Repeat("é", 100), FirstTry: t0, Settled: at},
+		},
+		"skip": {
+			signup.Outcome{Err: &signup.Error{Class: signup.Skip, Code: "rule"}},
+			signup.Association{State: signup.Skipped, Reason: "rule", FirstTry: t0, Settled: at},
+		},
+		"systemic costs no attempt": {
+			signup.Outcome{Err: &signup.Error{Class: signup.Systemic, Code: "unauthorized", Status: 401}},
+			signup.Association{State: signup.Pending, Reason: "unauthorized", FirstTry: t0, Next: at.Add(time.Minute)},
+		},
+		"not started leaves no intent behind": {
+			signup.Outcome{NotStarted: true, Wait: time.Hour},
+			signup.Association{State: signup.Pending, Next: at.Add(time.Hour)},
+		},
+		"a spent key moves to the next generation": {
+			signup.Outcome{Err: &signup.Error{Class: signup.Transient, Code: "key-spent"}},
+			signup.Association{State: signup.Pending, Reason: "key-spent", Generation: 1, Attempts: 1, FirstTry: t0, Next: at.Add(5 * time.Second)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.outcome.Destination, c.want.Destination = "billing", "billing"
+			row := intended().Settle(at, []signup.Outcome{c.outcome}, full)
+			got, _ := row.Association("billing")
+			if diff := cmp.Diff(got, c.want); diff != "" {
+				t.Errorf("got (-) want (+):\n%s", diff)
+			}
+			if row.Starts != 0 || !row.Intent.IsZero() {
+				t.Errorf("got %d starts and an intent of %v, want the intent closed", row.Starts, row.Intent)
+			}
+			other, _ := row.Association("crm")
+			if other.State != signup.Pending || other.FirstTry != t0 || !row.Due.Equal(t0) {
+				t.Errorf("got %+v, due %v: without an outcome an association stays as a tried one, and due", other, row.Due)
+			}
+		})
+	}
+}
+
+func TestForbiddenFailsOneUserOnlyWhereOthersAreAccepted(t *testing.T) {
+	forbidden := signup.Outcome{Destination: "billing", Err: &signup.Error{Class: signup.Systemic, Code: "forbidden", Status: 403}}
+	settle := func(after time.Duration, success time.Time) signup.State {
+		o := forbidden
+		o.LastSuccess = success
+		a, _ := intended().Settle(t0.Add(after), []signup.Outcome{o}, full).Association("billing")
+		return a.State
+	}
+	if got := settle(25*time.Hour, time.Time{}); got != signup.Pending {
+		t.Errorf("nobody is accepted: got %s, want pending", got)
+	}
+	if got := settle(23*time.Hour, t0.Add(time.Hour)); got != signup.Pending {
+		t.Errorf("others are accepted, 23 h: got %s, want pending", got)
+	}
+	if got := settle(25*time.Hour, t0.Add(time.Hour)); got != signup.Failed {
+		t.Errorf("others are accepted, 25 h: got %s, want failed", got)
+	}
+}
+
+func TestHorizonEndsInFailedNeverInNothing(t *testing.T) {
+	row := intended()
+	now := t0
+	for tries := 1; ; tries++ {
+		row = row.Settle(now, []signup.Outcome{
+			{Destination: "billing", Err: errors.New("down")},
+			{Destination: "crm", Account: signup.Account{ID: "1"}}, {Destination: signup.Profile},
+		}, full)
+		a, _ := row.Association("billing")
+		if a.State == signup.Failed {
+			if a.Reason != "horizon" || now.Sub(t0) < signup.Horizon || !row.Due.IsZero() {
+				t.Fatalf("got %+v after %v, due %v; want failed: horizon after 14 days, nothing due", a, now.Sub(t0), row.Due)
+			}
+			if tries < 300 {
+				t.Fatalf("got %d tries in 14 days, want one at least every hour", tries)
+			}
+			return
+		}
+		if now = a.Next; now.Sub(t0) > signup.Horizon+2*time.Hour {
+			t.Fatalf("still pending after %v: %+v", now.Sub(t0), a)
+		}
+		row = row.Intend("run", now)
+	}
+}
+
+func TestTriedTellsWhetherAnEffectMayExist(t *testing.T) {
+	first, _ := intended().Association("billing")
+	if intended().Tried(first) {
+		t.Error("first intent: got tried")
+	}
+	crashed := intended().Intend("run2", t0.Add(time.Minute))
+	if a, _ := crashed.Association("billing"); !crashed.Tried(a) || crashed.Starts != 2 {
+		t.Errorf("an intent was left behind: got not tried, %d starts", crashed.Starts)
+	}
+	back := intended().Postpone(t0, time.Second).Intend("run2", t0.Add(time.Minute))
+	if a, _ := back.Association("billing"); back.Tried(a) {
+		t.Error("handed back unstarted: got tried")
+	}
+	cut := intended().Settle(t0, nil, full).Intend("run2", t0.Add(time.Minute))
+	if a, _ := cut.Association("billing"); !cut.Tried(a) {
+		t.Error("a call was cut short: got not tried")
+	}
+	again := intended().SettleAll(signup.Failed, "rejected", "", t0).Reopen("billing", t0.Add(time.Hour)).Intend("run2", t0.Add(time.Hour))
+	if a, _ := again.Association("billing"); !again.Tried(a) || a.FirstTry != t0.Add(time.Hour) {
+		t.Errorf("reopened: got %+v, want tried and its horizon anew", a)
+	}
+}
+
+func TestWhoWaitsIsDueWithWhomItWaitsFor(t *testing.T) {
+	at := t0.Add(time.Minute)
+	row := intended().Settle(at, []signup.Outcome{
+		{Destination: "billing", Err: &signup.Error{Class: signup.Throttled, RetryAfter: 7 * time.Minute}},
+		{Destination: "crm", NotStarted: true, For: []string{"billing"}},
+		{Destination: signup.Profile, NotStarted: true, For: []string{"crm"}},
+	}, full)
+	if want := at.Add(7 * time.Minute); !row.Due.Equal(want) {
+		t.Errorf("got due %v, want %v", row.Due, want)
+	}
+}
+
+func TestRowSharesNothingWithTheOneItCameFrom(t *testing.T) {
+	before := intended()
+	kept := intended()
+	before.Settle(t0, []signup.Outcome{{Destination: "billing"}}, full)
+	before.SettleAll(signup.Skipped, "origin", "", t0)
+	before.Reopen("billing", t0)
+	if diff := cmp.Diff(before, kept); diff != "" {
+		t.Errorf("a transition changed the row it was called on:\n%s", diff)
+	}
+}
+
+func TestBackoffGrowsToAnHour(t *testing.T) {
+	for n, want := range map[int]time.Duration{1: 5 * time.Second, 2: 10 * time.Second, 5: 80 * time.Second, 11: time.Hour, 400: time.Hour} {
+		if got := signup.Backoff(n, full); got != want {
+			t.Errorf("after %d: got %v, want %v", n, got, want)
+		}
+	}
+}
