@@ -1,0 +1,334 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+const (
+	reasonOrigin      = "origin"
+	reasonNotRedeemed = "not-redeemed"
+	reasonDeleted     = "deleted"
+	reasonRule        = "rule"
+	reasonNeeds       = "needs" // what it needs has failed, or was skipped; the detail names it
+	reasonObserve     = "observe"
+	reasonRemoved     = "removed"
+
+	// replication is how long a new user may be unreadable.
+	replication = 30 * time.Minute
+	// keysForgotten is when idempotency keys can no longer be relied upon, with a margin: Stripe may prune them after 24 h.
+	keysForgotten = 20 * time.Hour
+)
+
+// batch brings up to 15 users, whose intent is durable, to where they belong: one read of their profiles, the
+// destinations in waves, each wave at the same time, one patch a user, one settle.
+func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
+	ids := make([]signup.UserID, len(rows))
+	for i, row := range rows {
+		ids[i] = row.User
+	}
+	users, err := r.Directory.Users(workCtx, ids)
+	if err != nil {
+		r.log.Warn("profiles not read", "users", len(rows), "err", err)
+	}
+	var changes []change
+	var jobs []*job
+	for _, row := range rows {
+		switch j, after := r.prepare(row, users, err); {
+		case j != nil:
+			jobs = append(jobs, j)
+		default:
+			changes = append(changes, change{row, after})
+		}
+	}
+	for _, wave := range r.waves() {
+		r.Each(len(wave), func(i int) { r.associate(workCtx, wave[i], jobs) })
+	}
+	r.Each(len(jobs), func(i int) { r.patch(workCtx, jobs[i]) })
+	now := r.Clock.Now()
+	for _, j := range jobs {
+		changes = append(changes, change{j.row, j.row.Settle(now, j.list(), r.jitter)})
+	}
+	r.settle(ctx, changes)
+}
+
+// job is one user being worked on.
+type job struct {
+	row      signup.Row
+	user     signup.User       // as the directory has it
+	order    []string          // the destinations, wave after wave, and the profile
+	outcomes []*signup.Outcome // in that order; nil = none. Each element is written by one goroutine
+}
+
+func (j *job) set(o *signup.Outcome) {
+	if o != nil {
+		j.outcomes[slices.Index(j.order, o.Destination)] = o
+	}
+}
+
+func (j *job) outcome(name string) *signup.Outcome {
+	if i := slices.Index(j.order, name); i >= 0 {
+		return j.outcomes[i]
+	}
+	return nil
+}
+
+// prepare decides what one read profile means: the row's next state if there is nothing to associate, else a job.
+func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readErr error) (*job, signup.Row) {
+	now := r.Clock.Now()
+	if readErr != nil {
+		return nil, row.Postpone(now, max(retryAfter(readErr), r.jitter(10*time.Second)))
+	}
+	u, ok := users[row.User]
+	if !ok {
+		return nil, r.missing(row, now)
+	}
+	row.Missing = time.Time{}
+	if row.Origin == "" {
+		row.Origin, row.Evidence = signup.Classify(u)
+	}
+	switch {
+	case row.Origin == signup.Unknown:
+		return nil, row.SettleAll(signup.Failed, "origin-unknown", row.Evidence, now)
+	case !slices.Contains(r.Settings.Origins, row.Origin):
+		return nil, row.SettleAll(signup.Skipped, reasonOrigin, "", now)
+	case row.Origin == signup.Invitation && u.ExternalUserState == "PendingAcceptance":
+		return nil, row.SettleAll(signup.Skipped, reasonNotRedeemed, "", now)
+	}
+	j := &job{row: row, user: u, order: append(slices.Concat(r.waves()...), signup.Profile)}
+	j.outcomes = make([]*signup.Outcome, len(j.order))
+	for _, a := range row.Associations {
+		if !slices.Contains(j.order, a.Destination) {
+			j.order = append(j.order, a.Destination)
+			j.outcomes = append(j.outcomes, skip(a.Destination, reasonRemoved, ""))
+		}
+	}
+	return j, row
+}
+
+// missing is for a user whom the directory does not have: replication at first, then deleted.
+func (r *run) missing(row signup.Row, now time.Time) signup.Row {
+	if row.Missing.IsZero() {
+		row.Missing = now
+	}
+	gone := now.Sub(row.Missing)
+	if gone >= replication {
+		return row.SettleAll(signup.Skipped, reasonDeleted, "", now)
+	}
+	return row.Postpone(now, min(max(gone/2, 5*time.Second), 5*time.Minute))
+}
+
+// due returns the job's association if it is to be worked under this intent.
+func (j *job) due(name string) (signup.Association, bool) {
+	a, ok := j.row.Association(name)
+	return a, ok && a.State == signup.Pending && !a.Next.After(j.row.Intent)
+}
+
+// state is how far a destination is, with what this intent has brought.
+func (j *job) state(name string) (signup.State, string) {
+	a, ok := j.row.Association(name)
+	o := j.outcome(name)
+	switch {
+	case !ok:
+		return signup.Skipped, ""
+	case a.State != signup.Pending || o == nil || o.NotStarted:
+		return a.State, a.Account
+	case o.Err == nil:
+		return signup.Associated, o.Account.ID
+	}
+	switch signup.ClassOf(o.Err) {
+	case signup.Skip:
+		return signup.Skipped, ""
+	case signup.Permanent:
+		return signup.Failed, ""
+	}
+	return signup.Pending, ""
+}
+
+// waits names those of the needed destinations that are still pending, and the first that failed.
+func (j *job) waits(needs []string) (pending []string, failed string) {
+	for _, n := range needs {
+		switch s, _ := j.state(n); {
+		case s == signup.Pending:
+			pending = append(pending, n)
+		case s == signup.Failed && failed == "":
+			failed = n
+		}
+	}
+	return pending, failed
+}
+
+// input is what expressions see.
+func (j *job) input(accounts []string) Input {
+	in := Input{
+		User:     j.user,
+		Signup:   Signup{Kind: j.row.Kind, Origin: j.row.Origin, At: j.row.At, Detected: j.row.Detected, Detector: j.row.Detector},
+		Accounts: map[string]AccountView{}, Skipped: map[string]bool{},
+	}
+	for _, name := range accounts {
+		switch s, id := j.state(name); s {
+		case signup.Associated:
+			in.Accounts[name] = AccountView{ID: id}
+		case signup.Skipped, signup.Failed:
+			in.Skipped[name] = true
+		}
+	}
+	return in
+}
+
+// list returns the outcomes there are, in an order in which those who wait come after those they wait for.
+func (j *job) list() []signup.Outcome {
+	var out []signup.Outcome
+	for _, o := range j.outcomes {
+		if o != nil {
+			out = append(out, *o)
+		}
+	}
+	return out
+}
+
+func skip(destination, code, detail string) *signup.Outcome {
+	return &signup.Outcome{Destination: destination, Err: &signup.Error{Class: signup.Skip, Code: code, Detail: detail}}
+}
+
+// associate works one destination for all users of a batch. What is not sent is not asked of the destination's gate.
+func (r *run) associate(ctx context.Context, name string, jobs []*job) {
+	d := r.destinationNamed(name)
+	var send []*job
+	var reqs []signup.Request
+	for _, j := range jobs {
+		a, ok := j.due(name)
+		if !ok {
+			continue
+		}
+		req, outcome := r.request(d, j, a)
+		if outcome != nil {
+			j.set(outcome)
+			continue
+		}
+		send, reqs = append(send, j), append(reqs, req)
+	}
+	if len(send) == 0 {
+		return
+	}
+	if b, ok := d.Connector.(signup.Batcher); ok {
+		results := r.through(ctx, name, len(reqs), func() []signup.Result { return b.AssociateAll(ctx, reqs) })
+		for i, j := range send {
+			j.set(results(i))
+		}
+		return
+	}
+	r.Each(len(send), func(i int) {
+		result := r.through(ctx, name, 1, func() []signup.Result {
+			account, err := d.Connector.Associate(ctx, reqs[i])
+			return []signup.Result{{Account: account, Err: err}}
+		})
+		send[i].set(result(0))
+	})
+}
+
+// through makes one call for n users when the destination's gate lets it, and returns each user's outcome; nil for a
+// call that was cut short and may have taken effect.
+func (r *run) through(ctx context.Context, name string, n int, call func() []signup.Result) func(i int) *signup.Outcome {
+	g := r.gates[name]
+	if wait, ok := g.enter(ctx, n); !ok {
+		return func(int) *signup.Outcome {
+			return &signup.Outcome{Destination: name, NotStarted: true, Wait: max(wait, time.Second)}
+		}
+	}
+	last := g.snapshot().LastSuccess
+	results := call()
+	errs := make([]error, 0, n)
+	for _, res := range results {
+		if ctx.Err() == nil || res.Err == nil {
+			errs = append(errs, res.Err)
+		}
+	}
+	g.leave(errs...)
+	cut := ctx.Err() != nil
+	return func(i int) *signup.Outcome {
+		if cut && results[i].Err != nil {
+			return nil
+		}
+		return &signup.Outcome{Destination: name, Account: results[i].Account, Err: results[i].Err, LastSuccess: last}
+	}
+}
+
+// request maps one user for one destination, or says why nothing is to be sent.
+func (r *run) request(d Destination, j *job, a signup.Association) (signup.Request, *signup.Outcome) {
+	needs := r.Mapping.Needs(d.Name)
+	pending, failed := j.waits(needs)
+	switch {
+	case failed != "":
+		return signup.Request{}, skip(d.Name, reasonNeeds, failed)
+	case len(pending) > 0:
+		return signup.Request{}, &signup.Outcome{Destination: d.Name, NotStarted: true, For: pending}
+	}
+	record, want, err := r.Mapping.Want(d.Name, j.input(needs))
+	if err != nil {
+		return signup.Request{}, &signup.Outcome{Destination: d.Name, Err: err}
+	}
+	if !want {
+		return signup.Request{}, skip(d.Name, reasonRule, "")
+	}
+	if d.Observe {
+		fields := strings.Join(slices.Sorted(maps.Keys(record)), ", ")
+		r.log.Info("observed: nothing sent", "user", j.row.User, "destination", d.Name, "fields", fields)
+		return signup.Request{}, skip(d.Name, reasonObserve, "would send "+fields)
+	}
+	req := signup.Request{
+		Tenant: r.Tenant, User: j.row.User, Destination: d.Name, Key: Key(r.Tenant, j.row.User, d.Name, a.Generation),
+		Unsure:  j.row.Tried(a) || r.Clock.Now().Sub(j.row.At) > keysForgotten,
+		Created: j.row.At, Origin: j.row.Origin, Email: j.user.Email, EmailVerified: j.user.EmailVerified, Record: record,
+	}
+	if attribute, ok := r.Mapping.LinkBack(d.Name); ok {
+		req.Known, _ = j.user.Attributes[attribute].(string)
+	}
+	return req, nil
+}
+
+// Key is the idempotency key of one user at one destination: the same for every try of a generation.
+func Key(tenant string, user signup.UserID, destination string, generation int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%d", tenant, user, destination, generation))
+	return hex.EncodeToString(sum[:])
+}
+
+func (e *Engine) destinationNamed(name string) Destination {
+	for _, d := range e.Destinations {
+		if d.Name == name {
+			return d
+		}
+	}
+	panic("pipeline: no destination " + name) // waves names configured ones only
+}
+
+// waves orders the destinations so that each comes after those whose accounts it needs.
+func (e *Engine) waves() [][]string {
+	var waves [][]string
+	placed := map[string]bool{}
+	for len(placed) < len(e.Destinations) {
+		var wave []string
+		for _, d := range e.Destinations {
+			ready := !placed[d.Name]
+			for _, n := range e.Mapping.Needs(d.Name) {
+				ready = ready && placed[n]
+			}
+			if ready {
+				wave = append(wave, d.Name)
+			}
+		}
+		for _, name := range wave {
+			placed[name] = true
+		}
+		waves = append(waves, wave) // never empty: Compile refuses cycles and unknown names
+	}
+	return waves
+}

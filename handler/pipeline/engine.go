@@ -1,0 +1,157 @@
+// Package pipeline is the engine: it detects sign-ups, records them in the ledger, associates them with the
+// destinations and settles what came of it. It knows the outside only through the interfaces of package signup.
+//
+// Its clock, its randomness and its one way to do things at the same time (Engine.Each) are handed in, and it iterates
+// no map, so that a simulation can decide the order of everything.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+// ErrNoDetector is Run's error when no detector could be read to the end of anything: nothing new can be known.
+var ErrNoDetector = errors.New("no detector could be read")
+
+// Destination is one configured target.
+type Destination struct {
+	Name        string
+	Connector   signup.Connector
+	Observe     bool    // record what would be sent, and send nothing
+	Rate        float64 // calls a second; 0 = no limit
+	Burst       int     // at least 1 where Rate is set
+	Concurrency int     // calls at the same time, at least 1
+}
+
+// Settings say what the engine looks for.
+type Settings struct {
+	Overlap       time.Duration   // how far each window reaches back before the watermark
+	FirstLookBack time.Duration   // how far the very first window reaches back
+	Origins       []signup.Origin // who is associated; everyone else is skipped: origin
+}
+
+// Engine does the job. All fields are to be set; one Run at a time.
+type Engine struct {
+	Tenant       string
+	Settings     Settings
+	Mapping      *Mapping
+	Destinations []Destination
+	Detectors    []signup.Detector
+	Backstop     signup.Detector // reads what a log no longer has; also when it is not among Detectors
+	Directory    signup.Directory
+	Ledger       signup.Ledger
+	Clock        signup.Clock
+	Rand         *rand.Rand                 // seeded by the caller; used under a lock
+	Each         func(n int, f func(i int)) // the one spawn point: f(0) … f(n-1) at the same time; returns after all
+	Log          *slog.Logger
+
+	mu    sync.Mutex
+	known map[signup.UserID]struct{} // users that need no look into the ledger again
+	gates map[string]*gate
+}
+
+// Trigger is what the host says of this run; all of it is a hint.
+type Trigger struct {
+	Invocation string    // for the logs
+	PastDue    bool      // the host is late
+	Last       time.Time // the start of the run before, as the host remembers it; zero if it does not
+}
+
+// Run is the whole job, once: take the run lease, detect, record, associate, settle, until nothing is due or ctx's
+// deadline is near. It returns what was done also with an error; an error means that the job itself could not be done
+// (no lease, no ledger, no detector), not that a destination failed.
+func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
+	r, err := e.begin(ctx, t)
+	if err != nil || r.sum.Busy {
+		return r.sum, err
+	}
+	fresh, detectErr := r.detect(ctx)
+	workErr := r.work(ctx, fresh)
+	endErr := r.end(ctx)
+	return r.sum, errors.Join(detectErr, workErr, endErr)
+}
+
+// run is one Run on its way.
+type run struct {
+	*Engine
+	id      string
+	trigger Trigger
+	log     *slog.Logger
+	start   time.Time // by the clock
+	until   time.Time // no new work after this (wall clock, as contexts have it); zero = no end
+	lease   lease
+	state   state
+
+	mu  sync.Mutex
+	sum Summary
+	bad error // the first failure of the ledger: ends the run
+}
+
+func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
+	r := &run{Engine: e, trigger: t, start: e.Clock.Now()}
+	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
+	r.log = e.Log.With("run", r.id)
+	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		r.until = deadline.Add(-lastWrite - min(20*time.Second, left/4))
+	}
+	if err := r.takeLease(ctx); err != nil || r.sum.Busy {
+		return r, err
+	}
+	if err := r.loadState(ctx); err != nil {
+		return r, errors.Join(err, r.end(ctx))
+	}
+	return r, nil
+}
+
+// lastWrite is kept at the end of a run for writing down what is known.
+const lastWrite = 5 * time.Second
+
+// timeUp reports that nothing new is to be started.
+func (r *run) timeUp(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bad != nil || !r.until.IsZero() && time.Now().After(r.until)
+}
+
+// fail ends the run: without the ledger, or without the lease, nothing may go on.
+func (r *run) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bad == nil {
+		r.bad = err
+	}
+}
+
+// jitter spreads a pause over its second half, so that those who failed together do not come back together.
+func (e *Engine) jitter(d time.Duration) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return d/2 + time.Duration(e.Rand.Int64N(int64(d/2)+1))
+}
+
+func (e *Engine) random32() uint32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.Rand.Uint32()
+}
+
+// Each is the ordinary spawn point: n goroutines.
+func Each(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}

@@ -1,0 +1,202 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"signup-sync/handler/signup"
+)
+
+const (
+	breakAfter   = 5                // failures in a row
+	breakFor     = 30 * time.Second // the first time; doubled each time, up to breakForMost
+	breakForMost = 15 * time.Minute
+	// patience is how long a user waits for a destination's turn before being handed back.
+	patience = 15 * time.Second
+)
+
+// Breaker keeps a destination that fails everybody from being asked by everybody.
+//
+//	closed ── 5 failures in a row, or one systemic answer ──► open ── time over ──► half-open: one user ──► closed, or open for twice as long
+type Breaker struct {
+	Failures    int       `json:"failures,omitempty"` // in a row
+	Opened      int       `json:"opened,omitempty"`   // times in a row
+	Until       time.Time `json:"until,omitzero"`     // open until
+	Code        string    `json:"code,omitempty"`     // of the failure that opened it
+	LastSuccess time.Time `json:"lastSuccess,omitzero"`
+}
+
+// Open reports that nobody may pass before Until.
+func (b Breaker) Open(now time.Time) bool { return now.Before(b.Until) }
+
+// HalfOpen reports that one user may try.
+func (b Breaker) HalfOpen(now time.Time) bool { return b.Opened > 0 && !b.Open(now) }
+
+// Report takes one answer into account. Only transient and systemic ones count as failures; any other shows that the
+// destination works.
+func (b Breaker) Report(err error, now time.Time) Breaker {
+	class := signup.ClassOf(err)
+	switch {
+	case err == nil:
+		return Breaker{LastSuccess: now}
+	case class == signup.Permanent, class == signup.Skip:
+		return Breaker{LastSuccess: b.LastSuccess}
+	case class == signup.Throttled:
+		return b
+	}
+	b.Failures++
+	if class == signup.Systemic || b.Failures >= breakAfter || b.Opened > 0 {
+		b.Until = now.Add(min(breakFor<<min(b.Opened, 10), breakForMost))
+		b.Opened++
+		b.Code = codeOf(err)
+	}
+	return b
+}
+
+// gate is the way to one destination: its breaker, rate, and number of calls at the same time. Each destination has
+// its own, so that one's trouble is not another's.
+type gate struct {
+	name  string
+	clock signup.Clock
+	slots chan struct{}
+
+	mu      sync.Mutex
+	rate    *rate.Limiter // nil = none
+	hold    time.Time     // throttled until
+	breaker Breaker
+	probing bool
+}
+
+func newGate(name string, clock signup.Clock, perSecond float64, burst, concurrency int) *gate {
+	g := &gate{name: name, clock: clock, slots: make(chan struct{}, max(concurrency, 1))}
+	if perSecond > 0 {
+		g.rate = rate.NewLimiter(rate.Limit(perSecond), max(burst, 1))
+	}
+	return g
+}
+
+// enter waits for n users' turn. Without one it says how long to leave the destination alone; with one, leave is to be
+// called with each answer's error and then with done.
+func (g *gate) enter(ctx context.Context, n int) (wait time.Duration, ok bool) {
+	probe, wait := g.admit()
+	if wait > 0 {
+		return wait, false
+	}
+	giveUp := func(d time.Duration) (time.Duration, bool) {
+		if probe {
+			g.mu.Lock()
+			g.probing = false
+			g.mu.Unlock()
+		}
+		return max(d, time.Second), false
+	}
+	select {
+	case g.slots <- struct{}{}:
+	case <-ctx.Done():
+		return giveUp(0)
+	}
+	delay, ok := g.reserve(n)
+	if !ok || delay > 0 && g.clock.Sleep(ctx, delay) != nil {
+		<-g.slots
+		return giveUp(delay)
+	}
+	// While this user waited the destination may have closed.
+	if !probe {
+		if _, wait := g.admit(); wait > 0 {
+			<-g.slots
+			return wait, false
+		}
+	}
+	return 0, true
+}
+
+// admit asks the breaker and the throttling.
+func (g *gate) admit() (probe bool, wait time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.clock.Now()
+	switch {
+	case now.Before(g.hold):
+		return false, g.hold.Sub(now)
+	case g.breaker.Open(now):
+		return false, g.breaker.Until.Sub(now)
+	case g.breaker.HalfOpen(now):
+		if g.probing {
+			return false, breakFor
+		}
+		g.probing = true
+		return true, 0
+	}
+	return false, 0
+}
+
+// reserve takes n from the rate, or says how long that would take if it is too long.
+func (g *gate) reserve(n int) (time.Duration, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.rate == nil {
+		return 0, true
+	}
+	now := g.clock.Now()
+	res := g.rate.ReserveN(now, min(n, g.rate.Burst()))
+	delay := res.DelayFrom(now)
+	if delay > patience {
+		res.CancelAt(now)
+		return delay, false
+	}
+	return delay, true
+}
+
+// leave ends a turn with the answers it brought.
+func (g *gate) leave(errs ...error) {
+	g.mu.Lock()
+	now := g.clock.Now()
+	for _, err := range errs {
+		g.breaker = g.breaker.Report(err, now)
+		if signup.ClassOf(err) == signup.Throttled && err != nil {
+			g.hold = later(g.hold, now.Add(max(retryAfter(err), time.Second)))
+		}
+	}
+	g.probing = false
+	g.mu.Unlock()
+	<-g.slots
+}
+
+func (g *gate) snapshot() Breaker {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.breaker
+}
+
+// Graph allows 3,000 writes in 150 s, 20 a second, an app and tenant (throttling limits, identity and access).
+const (
+	patchRate        = 18
+	patchBurst       = 18
+	patchConcurrency = 8
+)
+
+// openGates makes the gates at the first run and brings back the breakers that the run before has saved.
+func (r *run) openGates(saved []namedBreaker) {
+	if r.gates == nil {
+		r.gates = map[string]*gate{signup.Profile: newGate(signup.Profile, r.Clock, patchRate, patchBurst, patchConcurrency)}
+		for _, d := range r.Destinations {
+			r.gates[d.Name] = newGate(d.Name, r.Clock, d.Rate, d.Burst, d.Concurrency)
+		}
+	}
+	for _, name := range r.gateNames() {
+		g := r.gates[name]
+		g.mu.Lock()
+		g.breaker = Breaker{LastSuccess: g.breaker.LastSuccess}
+		for _, b := range saved {
+			if b.Name == name {
+				g.breaker = b.Breaker
+			}
+		}
+		g.mu.Unlock()
+	}
+}
+
+func (e *Engine) gateNames() []string { return append(e.destinationNames(), signup.Profile) }

@@ -1,0 +1,212 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+const (
+	leaseNote = "run"
+	stateNote = "state"
+	// leaseTime is how long a dead run keeps others away. It is renewed at a third of it.
+	leaseTime = 2 * time.Minute
+)
+
+// ErrLeaseLost ends a run whose lease somebody else has taken in the meantime.
+var ErrLeaseLost = errors.New("the run lease was taken by someone else")
+
+// lease is the note that makes runs single for certain; the last run's summary stands in it as well, so that one read
+// shows both.
+type lease struct {
+	note     signup.Note
+	renewed  time.Time
+	renewing bool
+}
+
+type leaseBody struct {
+	Owner   string    `json:"owner,omitempty"` // "" = free
+	Expires time.Time `json:"expires,omitzero"`
+	Last    *Summary  `json:"last,omitempty"` // of the last run that ended by itself
+}
+
+// takeLease takes the run lease, or finds another run alive (Summary.Busy).
+func (r *run) takeLease(ctx context.Context) error {
+	n, err := r.Ledger.Note(ctx, leaseNote)
+	if err != nil {
+		return fmt.Errorf("read the run lease: %w", err)
+	}
+	var body leaseBody
+	if err := decodeNote(n, &body); err != nil {
+		return err
+	}
+	n.Name = leaseNote
+	if body.Owner != "" && r.start.Before(body.Expires) {
+		r.sum.Busy = true
+		r.log.Info("another run holds the lease", "owner", body.Owner, "until", body.Expires)
+		return nil
+	}
+	if body.Owner != "" {
+		r.log.Info("a run died at work; its lease has ended", "owner", body.Owner, "ended", body.Expires)
+	}
+	body.Owner, body.Expires = r.id, r.start.Add(leaseTime)
+	n, err = putNote(ctx, r.Ledger, n, body)
+	if errors.Is(err, signup.ErrConflict) {
+		r.sum.Busy = true
+		r.log.Info("another run took the lease first")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("take the run lease: %w", err)
+	}
+	r.lease = lease{note: n, renewed: r.start}
+	return nil
+}
+
+// renew keeps the lease while the run works; it is called between pieces of work. A lease that somebody else has taken
+// ends the run.
+func (r *run) renew(ctx context.Context) {
+	r.mu.Lock()
+	now := r.Clock.Now()
+	held := r.lease
+	if r.bad != nil || held.renewing || now.Sub(held.renewed) < leaseTime/3 {
+		r.mu.Unlock()
+		return
+	}
+	r.lease.renewing = true
+	r.mu.Unlock()
+
+	var body leaseBody
+	err := decodeNote(held.note, &body)
+	if err == nil {
+		body.Expires = now.Add(leaseTime)
+		held.note, err = putNote(ctx, r.Ledger, held.note, body)
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lease.renewing = false
+	switch {
+	case err == nil:
+		r.lease = lease{note: held.note, renewed: now}
+	case errors.Is(err, signup.ErrConflict):
+		r.bad = ErrLeaseLost
+	case now.Sub(held.renewed) >= leaseTime:
+		// Until it expires a lease lives on without renewal, and the next try may succeed.
+		r.bad = fmt.Errorf("renew the run lease: %w", err)
+	}
+}
+
+// end saves the breakers, frees the lease and leaves the summary in it.
+func (r *run) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	r.sum.finish(r.Clock.Now())
+	err := r.saveState(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.Is(r.bad, ErrLeaseLost) {
+		return errors.Join(r.bad, err)
+	}
+	if _, e := putNote(ctx, r.Ledger, r.lease.note, leaseBody{Last: &r.sum}); e != nil {
+		err = errors.Join(err, fmt.Errorf("free the run lease: %w", e))
+	}
+	return errors.Join(r.bad, err)
+}
+
+// state is what the engine remembers of the installation.
+type state struct {
+	note signup.Note
+	body stateBody
+}
+
+type stateBody struct {
+	Since        time.Time      `json:"since"`        // users older than this are 'before'
+	Destinations []since        `json:"destinations"` // which destination was first seen when
+	Breakers     []namedBreaker `json:"breakers,omitempty"`
+}
+
+type since struct {
+	Name  string    `json:"name"`
+	Since time.Time `json:"since"`
+}
+
+type namedBreaker struct {
+	Name string `json:"name"`
+	Breaker
+}
+
+// loadState reads the state and brings the configured destinations into it.
+func (r *run) loadState(ctx context.Context) error {
+	n, err := r.Ledger.Note(ctx, stateNote)
+	if err != nil {
+		return fmt.Errorf("read the state: %w", err)
+	}
+	n.Name = stateNote
+	r.state.note = n
+	if err := decodeNote(n, &r.state.body); err != nil {
+		return err
+	}
+	b := &r.state.body
+	changed := false
+	if b.Since.IsZero() {
+		b.Since, changed = r.start.Add(-r.Settings.FirstLookBack), true
+	}
+	for _, d := range r.Destinations {
+		if !slices.ContainsFunc(b.Destinations, func(s since) bool { return s.Name == d.Name }) {
+			b.Destinations, changed = append(b.Destinations, since{Name: d.Name, Since: r.start}), true
+		}
+	}
+	if changed {
+		if r.state.note, err = putNote(ctx, r.Ledger, r.state.note, b); err != nil {
+			return fmt.Errorf("write the state: %w", err)
+		}
+	}
+	r.openGates(b.Breakers)
+	return nil
+}
+
+// saveState writes the breakers down if they have changed.
+func (r *run) saveState(ctx context.Context) error {
+	if r.gates == nil {
+		return nil
+	}
+	var now []namedBreaker
+	for _, name := range r.gateNames() {
+		if b := r.gates[name].snapshot(); b != (Breaker{LastSuccess: b.LastSuccess}) {
+			now = append(now, namedBreaker{Name: name, Breaker: b})
+		}
+	}
+	if slices.Equal(now, r.state.body.Breakers) {
+		return nil
+	}
+	r.state.body.Breakers = now
+	var err error
+	if r.state.note, err = putNote(ctx, r.Ledger, r.state.note, r.state.body); err != nil {
+		return fmt.Errorf("write the breakers: %w", err)
+	}
+	return nil
+}
+
+func decodeNote(n signup.Note, into any) error {
+	if len(n.Body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(n.Body, into); err != nil {
+		return fmt.Errorf("decode the note %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+func putNote(ctx context.Context, l signup.Ledger, n signup.Note, body any) (signup.Note, error) {
+	var err error
+	if n.Body, err = json.Marshal(body); err != nil {
+		return n, fmt.Errorf("encode the note %s: %w", n.Name, err)
+	}
+	return l.PutNote(ctx, n)
+}

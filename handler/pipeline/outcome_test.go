@@ -1,0 +1,313 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+func always(err error) func(context.Context, signup.Request) error {
+	return func(context.Context, signup.Request) error { return err }
+}
+
+func TestWhoNeedsAFailedDestinationIsSkipped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.systems["billing"].before = always(&signup.Error{Class: signup.Permanent, Code: "rejected", Status: 400})
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: failed rejected", "crm: skipped needs", "news: skipped rule", "profile: associated")
+		if len(w.systems["crm"].requests) != 0 {
+			t.Error("crm was called")
+		}
+	})
+}
+
+func TestOneDeadDestinationDoesNotKeepTheOthersBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := spec()
+		s.Destinations = append(s.Destinations, pipeline.DestinationSpec{Name: "dead", Record: map[string]any{"x": "user.id"}})
+		w := newWorld(t, s)
+		w.systems["dead"].before = always(&signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503})
+		w.mustRun(0)
+		for n := range 60 {
+			w.signUp(n)
+		}
+		w.mustRun(time.Minute)
+		if got := len(w.systems["billing"].accounts); got != 60 {
+			t.Errorf("billing has %d of 60", got)
+		}
+		calls := len(w.systems["dead"].requests)
+		if calls > 20 {
+			t.Errorf("the dead destination was called %d times; want its breaker to open after 5 failures and what was on its way", calls)
+		}
+		for range 10 {
+			w.mustRun(time.Minute)
+		}
+		if got := len(w.systems["dead"].requests) - calls; got > 10 {
+			t.Errorf("while half-open it was called %d times in ten runs, want at most one a run", got)
+		}
+		w.systems["dead"].before = nil
+		for range 80 {
+			w.mustRun(time.Minute)
+		}
+		if d := w.systems["dead"]; len(d.accounts) != 60 || d.made != 60 {
+			t.Errorf("after it came back: %d users, %d accounts; want 60", len(d.accounts), d.made)
+		}
+	})
+}
+
+func TestThrottlingHoldsTheWholeDestinationBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		until := time.Now().Add(4 * time.Minute)
+		w.systems["billing"].before = func(context.Context, signup.Request) error {
+			if time.Now().Before(until) && w.systems["billing"].calls() > 8 {
+				t.Error("called before the pause was over")
+			}
+			if time.Now().Before(until) {
+				return &signup.Error{Class: signup.Throttled, Code: "throttled", Status: 429, RetryAfter: time.Until(until)}
+			}
+			return nil
+		}
+		for n := range 30 {
+			w.signUp(n)
+		}
+		for range 10 {
+			w.mustRun(time.Minute)
+		}
+		if got := len(w.systems["billing"].accounts); got != 30 {
+			t.Errorf("got %d of 30", got)
+		}
+	})
+}
+
+func TestANewUserIsUnreadableAtFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		id := w.signUp(1)
+		u := w.users.all[id]
+		delete(w.users.all, id)
+		w.mustRun(time.Minute)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: pending", "crm: pending", "news: pending", "profile: pending")
+		w.users.put(u)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		if reqs := w.systems["billing"].requests; reqs[0].Unsure {
+			t.Error("nothing had been sent before: want sure")
+		}
+	})
+}
+
+func TestADeletedUserIsSkippedAndReopenedWhenRestored(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		id := w.signUp(1)
+		u := w.users.all[id]
+		delete(w.users.all, id)
+		seen := w.directory.events
+		w.directory.events = nil
+		for range 29 {
+			w.mustRun(time.Minute)
+		}
+		w.want(id, "billing: pending", "crm: pending", "news: pending", "profile: pending")
+		for range 6 {
+			w.mustRun(time.Minute)
+		}
+		w.want(id, "billing: skipped deleted", "crm: skipped deleted", "news: skipped deleted", "profile: skipped deleted")
+		w.users.put(u)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: skipped deleted", "crm: skipped deleted", "news: skipped deleted", "profile: skipped deleted")
+		w.directory.events = seen
+		w.mustRun(time.Minute)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}
+
+func TestOtherOriginsAreSkippedAndUnknownOnesFail(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		admin, odd := w.signUp(1), w.signUp(2)
+		u := w.users.all[admin]
+		u.CreationType, u.UserPrincipalName, u.Identities = "", "boss@contoso.onmicrosoft.com", []signup.Identity{{SignInType: "userPrincipalName"}}
+		w.users.put(u)
+		u = w.users.all[odd]
+		u.Identities = nil
+		w.users.put(u)
+		w.mustRun(time.Minute)
+		w.want(admin, "billing: skipped origin", "crm: skipped origin", "news: skipped origin", "profile: skipped origin")
+		w.want(odd, "billing: failed origin-unknown", "crm: failed origin-unknown", "news: failed origin-unknown", "profile: failed origin-unknown")
+		if len(w.systems["billing"].requests)+len(w.users.patches) != 0 {
+			t.Error("something was sent")
+		}
+		if got := w.row(admin).Origin; got != signup.Admin {
+			t.Errorf("got origin %q", got)
+		}
+	})
+}
+
+func TestAGuestIsAssociatedWhenTheInvitationIsRedeemed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.engine.Settings.Origins = append(w.engine.Settings.Origins, signup.Invitation)
+		id := w.signUp(1)
+		u := w.users.all[id]
+		u.CreationType, u.UserType, u.ExternalUserState = "Invitation", "Guest", "PendingAcceptance"
+		w.users.put(u)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: skipped not-redeemed", "crm: skipped not-redeemed", "news: skipped not-redeemed", "profile: skipped not-redeemed")
+		u.ExternalUserState = "Accepted"
+		w.users.put(u)
+		time.Sleep(3 * 24 * time.Hour)
+		w.audit.see(signup.Event{User: id, Kind: signup.Redeemed, At: time.Now().UTC()})
+		w.mustRun(time.Minute)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}
+
+func TestAUserThatKillsTheProgramIsWorkedAloneAndThenNotAtAll(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		poison := w.signUp(1)
+		var others []signup.UserID
+		for n := 2; n < 6; n++ {
+			others = append(others, w.signUp(n))
+		}
+		crashes := 0
+		for range 12 {
+			// The process dies in the call: nothing is settled, and the lease stays.
+			ctx, die := context.WithCancel(context.Background())
+			w.systems["billing"].before = func(_ context.Context, req signup.Request) error {
+				if req.User == poison {
+					crashes++
+					w.faults.set("Insert", "Replace", "PutNote")
+					die()
+					return ctx.Err()
+				}
+				return nil
+			}
+			_, _ = w.engine.Run(ctx, pipeline.Trigger{})
+			die()
+			w.faults.set()
+			w.configure(spec())
+			time.Sleep(3 * time.Minute)
+		}
+		w.want(poison, "billing: failed crash", "crm: failed crash", "news: failed crash", "profile: failed crash")
+		for _, id := range others {
+			w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		}
+		if crashes > 6 {
+			t.Errorf("got %d crashes, want at most 6", crashes)
+		}
+		if made := len(w.systems["crm"].accounts); made != 4 || w.systems["crm"].made != 4 {
+			t.Errorf("got %d accounts for %d users, want 4 for 4", w.systems["crm"].made, made)
+		}
+	})
+}
+
+func TestATakenNameDoesNotWithholdTheLinkBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		taken []string
+		want  string
+	}{
+		"once":  {[]string{"ana.nr1@contoso.onmicrosoft.com"}, "ana.nr1-75b523ca@contoso.onmicrosoft.com"},
+		"twice": {[]string{"ana.nr1@contoso.onmicrosoft.com", "ana.nr1-75b523ca@contoso.onmicrosoft.com"}, "75b523ca-d064-4ddf-80af-000000000001@contoso.onmicrosoft.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t, spec())
+				w.users.patch = func(_ signup.UserID, p signup.Patch) error {
+					for _, n := range c.taken {
+						if p.UserPrincipalName == n {
+							return &signup.Error{Class: signup.Permanent, Code: "upn-taken", Status: 400}
+						}
+					}
+					return nil
+				}
+				id := w.signUp(1)
+				w.mustRun(time.Minute)
+				u := w.users.all[id]
+				if u.UserPrincipalName != c.want || u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
+					t.Errorf("got %+v", u)
+				}
+				w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+			})
+		})
+	}
+}
+
+func TestObserveSendsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		for i := range w.engine.Destinations {
+			w.engine.Destinations[i].Observe = true
+		}
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: skipped observe", "crm: skipped needs", "news: skipped rule", "profile: associated")
+		if a, _ := w.row(id).Association("billing"); a.Detail != "would send email, name" || strings.Contains(fmt.Sprint(w.row(id)), "example.com") {
+			t.Errorf("got %+v; want the fields' names and no value", a)
+		}
+		if len(w.systems["billing"].requests) != 0 {
+			t.Error("something was sent")
+		}
+	})
+}
+
+func TestAPendingAssociationWhoseDestinationIsGoneIsSkipped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.systems["crm"].before = always(errors.New("down"))
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		s := spec()
+		s.Destinations = append(s.Destinations[:1], s.Destinations[2])
+		w.configure(s)
+		w.mustRun(time.Hour)
+		w.want(id, "billing: associated", "crm: skipped removed", "news: skipped rule", "profile: associated")
+	})
+}
+
+func TestTimeUpHandsBackWhatWasNotBegun(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		for n := range 300 {
+			w.signUp(n)
+		}
+		w.systems["billing"].before = func(ctx context.Context, _ signup.Request) error {
+			select {
+			case <-time.After(50 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		start := time.Now()
+		w.mustRun(time.Minute)
+		if took := time.Since(start) - time.Minute; took > 4*time.Minute {
+			t.Errorf("the run took %v, longer than it had", took)
+		}
+		w.systems["billing"].before = nil
+		for range 10 {
+			w.mustRun(time.Minute)
+		}
+		if s := w.systems["billing"]; len(s.accounts) != 300 || s.made != 300 {
+			t.Errorf("got %d users with %d accounts, want 300 and 300", len(s.accounts), s.made)
+		}
+		for row, err := range w.ledger.All(context.Background()) {
+			if err != nil || !row.Due.IsZero() {
+				t.Fatalf("not settled: %+v, %v", row, err)
+			}
+		}
+	})
+}

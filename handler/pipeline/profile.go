@@ -1,0 +1,72 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"signup-sync/handler/signup"
+)
+
+// patch writes the name and the link-backs to the user's own record, in one call, and says what became of the profile's
+// association. It stays pending while a destination whose account it shows is.
+func (r *run) patch(ctx context.Context, j *job) {
+	a, ok := j.row.Association(signup.Profile)
+	if !ok || a.State != signup.Pending {
+		return
+	}
+	needs := r.Mapping.ProfileNeeds()
+	if _, due := j.due(signup.Profile); !due && !j.learned(needs) {
+		return
+	}
+	desired, mappingErr := r.Mapping.Profile(j.input(needs)) // with an error, the rest of the patch is still good
+	if p := Change(j.user, desired); !p.Empty() {
+		o := r.through(ctx, signup.Profile, 1, func() []signup.Result {
+			return []signup.Result{{Err: r.update(ctx, j.row.User, p)}}
+		})(0)
+		if o == nil || o.Err != nil || o.NotStarted {
+			j.set(o)
+			return
+		}
+	}
+	if pending, _ := j.waits(needs); len(pending) > 0 {
+		j.set(&signup.Outcome{Destination: signup.Profile, NotStarted: true, For: pending})
+		return
+	}
+	j.set(&signup.Outcome{Destination: signup.Profile, Err: mappingErr})
+}
+
+// learned reports that this intent has brought an account that the profile shows.
+func (j *job) learned(needs []string) bool {
+	return slices.ContainsFunc(needs, func(n string) bool {
+		o := j.outcome(n)
+		return o != nil && !o.NotStarted && o.Err == nil
+	})
+}
+
+// update patches a user. A user principal name that somebody else has is tried once more with the beginning of the
+// user's id behind it, and then left out: a name is no reason to withhold the link-backs.
+func (r *run) update(ctx context.Context, id signup.UserID, p signup.Patch) error {
+	err := r.Directory.Update(ctx, id, p)
+	if !taken(err) {
+		return err
+	}
+	local, domain, _ := strings.Cut(p.UserPrincipalName, "@")
+	if suffix := string(id[:8]); !strings.HasSuffix(local, suffix) {
+		p.UserPrincipalName = local[:min(len(local), 55)] + "-" + suffix + "@" + domain
+		if err = r.Directory.Update(ctx, id, p); !taken(err) {
+			return err
+		}
+	}
+	r.log.Error("the user principal name is taken by someone else; the user keeps the generated one", "user", id)
+	if p.UserPrincipalName = ""; p.Empty() {
+		return nil
+	}
+	return r.Directory.Update(ctx, id, p)
+}
+
+func taken(err error) bool {
+	e, ok := errors.AsType[*signup.Error](err)
+	return ok && e.Code == "upn-taken"
+}

@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"errors"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+// Summary is what one run did; it is the invocation's answer, and stands in the ledger beside the run lease.
+type Summary struct {
+	Run          string               `json:"run"`
+	Started      time.Time            `json:"started"`
+	Ended        time.Time            `json:"ended"`
+	PastDue      bool                 `json:"pastDue,omitempty"`
+	Busy         bool                 `json:"busy,omitempty"` // another run holds the lease: nothing was done
+	Detectors    []DetectorSummary    `json:"detectors,omitempty"`
+	Users        int                  `json:"users"` // settled, for now or for good
+	Destinations []DestinationSummary `json:"destinations,omitempty"`
+
+	fresh int // users taken from memory
+}
+
+// DetectorSummary is what one detector showed in a run.
+type DetectorSummary struct {
+	Name      string    `json:"name"`
+	From      time.Time `json:"from"`
+	To        time.Time `json:"to"`
+	Watermark time.Time `json:"watermark"`
+	Slices    int       `json:"slices"` // read to the last page
+	Events    int       `json:"events"`
+	New       int       `json:"new"` // users seen here first
+	Gaps      int       `json:"gaps,omitempty"`
+}
+
+// DestinationSummary counts what became of associations in a run; the profile is one of them.
+type DestinationSummary struct {
+	Name       string `json:"name"`
+	Associated int    `json:"associated,omitempty"`
+	Skipped    int    `json:"skipped,omitempty"`
+	Failed     int    `json:"failed,omitempty"`
+	Pending    int    `json:"pending,omitempty"` // tried, to be tried again
+}
+
+// add counts one settled row.
+func (s *Summary) add(c change) {
+	s.Users++
+	for i, a := range c.after.Associations {
+		before := c.before.Associations[i]
+		if before.State != signup.Pending {
+			continue
+		}
+		d := s.destination(a.Destination)
+		switch a.State {
+		case signup.Associated:
+			d.Associated++
+		case signup.Skipped:
+			d.Skipped++
+		case signup.Failed:
+			d.Failed++
+		default:
+			d.Pending++
+		}
+	}
+}
+
+func (s *Summary) destination(name string) *DestinationSummary {
+	for i := range s.Destinations {
+		if s.Destinations[i].Name == name {
+			return &s.Destinations[i]
+		}
+	}
+	s.Destinations = append(s.Destinations, DestinationSummary{Name: name})
+	return &s.Destinations[len(s.Destinations)-1]
+}
+
+func (s *Summary) finish(now time.Time) { s.Ended = now }
+
+func codeOf(err error) string {
+	if e, ok := errors.AsType[*signup.Error](err); ok && e.Code != "" {
+		return e.Code
+	}
+	return signup.ClassOf(err).String()
+}
+
+func retryAfter(err error) time.Duration {
+	if e, ok := errors.AsType[*signup.Error](err); ok {
+		return e.RetryAfter
+	}
+	return 0
+}

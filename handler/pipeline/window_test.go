@@ -1,0 +1,144 @@
+package pipeline
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/signup"
+)
+
+var now = time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+func TestWindow(t *testing.T) {
+	const overlap, week = time.Hour, 168 * time.Hour
+	since := ago(30 * 24 * time.Hour)
+	for name, c := range map[string]struct {
+		mark      mark
+		since     time.Time
+		retention time.Duration
+		trigger   Trigger
+		want      signup.Window
+		gap       signup.Window
+	}{
+		"first run": {since: ago(24 * time.Hour), retention: week, want: signup.Window{From: ago(24 * time.Hour), To: now}},
+		"from the watermark less the overlap": {mark: mark{Watermark: ago(time.Minute)}, since: since, retention: week,
+			want: signup.Window{From: ago(61 * time.Minute), To: now}},
+		"never before the installation": {mark: mark{Watermark: ago(time.Minute)}, since: ago(10 * time.Minute), retention: week,
+			want: signup.Window{From: ago(10 * time.Minute), To: now}},
+		"past due with an earlier start": {mark: mark{Watermark: ago(time.Minute)}, since: since, retention: week,
+			trigger: Trigger{PastDue: true, Last: ago(3 * time.Hour)}, want: signup.Window{From: ago(4 * time.Hour), To: now}},
+		"an earlier start that is not past due": {mark: mark{Watermark: ago(time.Minute)}, since: since, retention: week,
+			trigger: Trigger{Last: ago(3 * time.Hour)}, want: signup.Window{From: ago(61 * time.Minute), To: now}},
+		"past due in year 1": {mark: mark{Watermark: ago(time.Minute)}, since: since, retention: week,
+			trigger: Trigger{PastDue: true, Last: time.Date(1, 1, 1, 0, 54, 0, 0, time.UTC)}, want: signup.Window{From: ago(61 * time.Minute), To: now}},
+		"past due with a start in the future": {mark: mark{Watermark: ago(time.Minute)}, since: since, retention: week,
+			trigger: Trigger{PastDue: true, Last: now.Add(time.Hour)}, want: signup.Window{From: ago(61 * time.Minute), To: now}},
+		"past due with a start before the installation": {mark: mark{Watermark: ago(time.Minute)}, since: since, retention: week,
+			trigger: Trigger{PastDue: true, Last: ago(300 * 24 * time.Hour)}, want: signup.Window{From: ago(61 * time.Minute), To: now}},
+		"the watermark beats the host's later start": {mark: mark{Watermark: ago(5 * time.Hour)}, since: since, retention: week,
+			trigger: Trigger{PastDue: true, Last: ago(time.Hour)}, want: signup.Window{From: ago(6 * time.Hour), To: now}},
+		"a watermark from a clock that was wrong": {mark: mark{Watermark: now.Add(9 * time.Hour)}, since: since, retention: week,
+			want: signup.Window{From: ago(time.Hour), To: now}},
+		"an outage longer than the retention leaves a gap": {mark: mark{Watermark: ago(9 * 24 * time.Hour)}, since: since, retention: week,
+			want: signup.Window{From: ago(week), To: now}, gap: signup.Window{From: ago(9 * 24 * time.Hour), To: ago(week)}},
+		"only the overlap is older than the retention": {mark: mark{Watermark: ago(week - time.Minute)}, since: since, retention: week,
+			want: signup.Window{From: ago(week), To: now}},
+		"the directory has no retention": {mark: mark{Watermark: ago(9 * 24 * time.Hour)}, since: since,
+			want: signup.Window{From: ago(9*24*time.Hour + time.Hour), To: now}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, gap := c.mark.window(now, c.since, overlap, c.retention, c.trigger)
+			if gap.Empty() {
+				gap = signup.Window{}
+			}
+			if diff := cmp.Diff([]signup.Window{w, gap}, []signup.Window{c.want, c.gap}); diff != "" {
+				t.Errorf("got (-) want (+) of window and gap:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCutCoversTheWindowOldestFirst(t *testing.T) {
+	w := signup.Window{From: ago(150 * time.Minute), To: now}
+	for _, step := range []time.Duration{0, time.Hour, 7 * time.Minute, 48 * time.Hour} {
+		at := w.From
+		for _, s := range cut(w, step) {
+			if !s.From.Equal(at) || s.Empty() || s.To.Sub(s.From) > time.Hour {
+				t.Fatalf("step %v: got slice %v after %v", step, s, at)
+			}
+			at = s.To
+		}
+		if !at.Equal(w.To) {
+			t.Errorf("step %v: covered up to %v, want %v", step, at, w.To)
+		}
+	}
+	if got := cut(signup.Window{From: now, To: now}, time.Hour); len(got) != 0 {
+		t.Errorf("empty window: got %v", got)
+	}
+}
+
+func TestAdvance(t *testing.T) {
+	slice := signup.Window{From: ago(time.Hour), To: now}
+	if got := (mark{}).advance(slice, time.Time{}).Watermark; !got.Equal(now) {
+		t.Errorf("no date served: got %v, want %v", got, now)
+	}
+	if got := (mark{}).advance(slice, ago(time.Minute)).Watermark; !got.Equal(ago(time.Minute)) {
+		t.Errorf("our clock is ahead of the service's: got %v, want the service's time", got)
+	}
+	if got := (mark{Watermark: now.Add(time.Minute)}).advance(slice, time.Time{}).Watermark; !got.Equal(now.Add(time.Minute)) {
+		t.Errorf("got %v: a watermark never moves back", got)
+	}
+	m := mark{}.halve().halve()
+	if m.Slice != 15*time.Minute {
+		t.Errorf("halved twice: got %v", m.Slice)
+	}
+	for range 20 {
+		m = m.halve()
+	}
+	if m.Slice != minSlice {
+		t.Errorf("halved often: got %v, want %v", m.Slice, minSlice)
+	}
+	for range 10 {
+		m = m.advance(slice, time.Time{})
+	}
+	if m.Slice != 0 {
+		t.Errorf("read well again: got %v, want the full hour", m.Slice)
+	}
+}
+
+func TestBreaker(t *testing.T) {
+	transient, systemic := &signup.Error{Class: signup.Transient}, &signup.Error{Class: signup.Systemic, Code: "unauthorized"}
+	b := Breaker{}
+	for range breakAfter - 1 {
+		b = b.Report(transient, now)
+	}
+	if b.Open(now) {
+		t.Fatal("open before the fifth failure")
+	}
+	if b = b.Report(&signup.Error{Class: signup.Permanent}, now); b.Failures != 0 {
+		t.Error("a refused record shows that the destination works: want the count gone")
+	}
+	if b = b.Report(systemic, now); !b.Open(now) || b.Code != "unauthorized" || b.Open(now.Add(breakFor)) || !b.HalfOpen(now.Add(breakFor)) {
+		t.Errorf("after one systemic answer: got %+v, want open for %v and then half-open", b, breakFor)
+	}
+	later := now.Add(breakFor)
+	if b = b.Report(transient, later); !b.Open(later.Add(2*breakFor-1)) || b.Open(later.Add(2*breakFor)) {
+		t.Errorf("the probe failed: got %+v, want open for twice as long", b)
+	}
+	if b = b.Report(&signup.Error{Class: signup.Throttled}, later); !b.Open(later) {
+		t.Error("a throttled answer says nothing of the breaker")
+	}
+	if b = b.Report(nil, later); b != (Breaker{LastSuccess: later}) {
+		t.Errorf("after success: got %+v, want closed", b)
+	}
+	for range 50 {
+		b = b.Report(systemic, later)
+	}
+	if got := b.Until.Sub(later); got != breakForMost {
+		t.Errorf("failing for long: open for %v, want %v", got, breakForMost)
+	}
+}

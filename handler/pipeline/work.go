@@ -1,0 +1,214 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+const (
+	batchUsers = 15 // Graph's limit for one profile read
+	batches    = 8  // worked at the same time
+	// scanRows is how many due rows are held in memory.
+	scanRows = 4 * batchUsers * batches
+
+	aloneAt = 3 // starts without a settle: the user is worked alone
+	crashAt = 6 // … and then no more
+)
+
+// work associates the fresh users and then everyone who is due, until nobody is or the time is up.
+func (r *run) work(ctx context.Context, fresh []signup.Row) error {
+	q := &queue{run: r, fresh: fresh, due: r.Clock.Now(), turn: make(chan struct{}, 1), seen: map[signup.UserID]bool{}}
+	for _, row := range fresh {
+		q.seen[row.User] = true
+	}
+	workCtx := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		workCtx, cancel = context.WithDeadline(ctx, deadline.Add(-lastWrite))
+		defer cancel()
+	}
+	r.Each(batches, func(int) {
+		for rows := q.next(workCtx); len(rows) > 0; rows = q.next(workCtx) {
+			r.batch(ctx, workCtx, rows)
+			r.renew(ctx)
+		}
+	})
+	for _, row := range q.alone {
+		if r.timeUp(workCtx) {
+			break
+		}
+		if rows := r.intend(workCtx, []signup.Row{row}); len(rows) > 0 {
+			r.batch(ctx, workCtx, rows)
+			r.renew(ctx)
+		}
+	}
+	r.handBack(ctx, q.rest())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return q.err
+}
+
+// queue hands out batches: the fresh rows, which have their intent already, and then what is due.
+type queue struct {
+	*run
+	due time.Time // everything due by then is worked
+
+	turn  chan struct{} // one at a time looks for more; a channel, since it is held while the ledger is asked
+	fresh []signup.Row
+	page  []signup.Row           // due rows without an intent of this run
+	seen  map[signup.UserID]bool // whom this run has taken; they stay due in the ledger until settled
+	done  bool
+	alone []signup.Row
+	err   error
+}
+
+// next returns at most 15 rows with a durable intent; none when there is no more, or no time.
+func (q *queue) next(ctx context.Context) []signup.Row {
+	q.turn <- struct{}{}
+	defer func() { <-q.turn }()
+	for !q.timeUp(ctx) {
+		if n := min(len(q.fresh), batchUsers); n > 0 {
+			rows := q.fresh[:n]
+			q.fresh = q.fresh[n:]
+			return rows
+		}
+		if len(q.page) == 0 && !q.scan(ctx) {
+			return nil
+		}
+		n := min(len(q.page), batchUsers)
+		rows := q.page[:n]
+		q.page = q.page[n:]
+		if rows = q.intend(ctx, rows); len(rows) > 0 {
+			return rows
+		}
+	}
+	return nil
+}
+
+// scan reads a page of due rows. Rows that somebody is at, or that killed a run before, are set aside.
+func (q *queue) scan(ctx context.Context) bool {
+	if q.done {
+		return false
+	}
+	full := false
+	for row, err := range q.Ledger.Due(ctx, q.due) {
+		if err != nil {
+			q.done, q.err = true, fmt.Errorf("look for due rows: %w", err)
+			q.log.Warn("due rows not read", "err", err)
+			return false
+		}
+		if q.seen[row.User] {
+			continue
+		}
+		q.seen[row.User] = true
+		switch {
+		case row.Starts >= crashAt:
+			q.log.Error("the program has died at this user again and again; giving up", "user", row.User, "attempt", row.Starts)
+			q.settle(ctx, []change{{row, row.SettleAll(signup.Failed, "crash", "", q.Clock.Now())}})
+		case row.Starts >= aloneAt:
+			q.alone = append(q.alone, row)
+		default:
+			q.page = append(q.page, row)
+		}
+		if full = len(q.page) == scanRows; full {
+			break
+		}
+	}
+	q.done = !full
+	return len(q.page) > 0
+}
+
+// rest is what was taken with an intent and not begun.
+func (q *queue) rest() []signup.Row { return q.fresh }
+
+// intend makes the intent durable and returns the rows for which it is. Rows that somebody else has changed are left.
+func (r *run) intend(ctx context.Context, rows []signup.Row) []signup.Row {
+	now := r.Clock.Now()
+	intended := make([]signup.Row, len(rows))
+	for i, row := range rows {
+		intended[i] = row.Intend(r.id, now)
+	}
+	written, err := r.Ledger.Replace(ctx, intended)
+	if err != nil && !errors.Is(err, signup.ErrConflict) {
+		r.log.Warn("intents not written; the rows are left for the next run", "rows", len(rows), "err", err)
+		r.fail(fmt.Errorf("write intents: %w", err))
+		return nil
+	}
+	return written
+}
+
+// handBack frees rows that were taken and not begun.
+func (r *run) handBack(ctx context.Context, rows []signup.Row) {
+	if len(rows) == 0 {
+		return
+	}
+	now := r.Clock.Now()
+	back := make([]change, len(rows))
+	for i, row := range rows {
+		back[i] = change{row, row.Postpone(now, time.Second)}
+	}
+	r.log.Info("time is up; handing back users that were not begun", "users", len(rows))
+	r.settle(ctx, back)
+}
+
+// change is a row before and after.
+type change struct{ before, after signup.Row }
+
+// settle writes what is now known. A row that somebody else has changed stays as that one wrote it: our effects are
+// found again by look-ups.
+func (r *run) settle(ctx context.Context, changes []change) {
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+		defer cancel()
+	}
+	rows := make([]signup.Row, len(changes))
+	for i, c := range changes {
+		rows[i] = c.after
+		rows[i].Owner = r.id
+	}
+	var err error
+	for range 3 {
+		var written []signup.Row
+		if written, err = r.Ledger.Replace(ctx, rows); err == nil || errors.Is(err, signup.ErrConflict) {
+			r.settled(changes, written)
+			return
+		}
+		if r.Clock.Sleep(ctx, r.jitter(time.Second)) != nil {
+			break
+		}
+	}
+	r.log.Error("what was done could not be written; the next run looks before it repeats anything", "users", len(rows), "err", err)
+	r.fail(fmt.Errorf("settle %d rows: %w", len(rows), err))
+}
+
+// settled takes what was written into the summary, and tells what a person must look at.
+func (r *run) settled(changes []change, written []signup.Row) {
+	if len(written) < len(changes) {
+		r.log.Warn("rows were changed by someone else in the meantime", "users", len(changes)-len(written))
+	}
+	there := make(map[signup.UserID]bool, len(written))
+	for _, row := range written {
+		there[row.User] = true
+	}
+	for _, c := range changes {
+		if !there[c.after.User] {
+			continue
+		}
+		for i, a := range c.after.Associations {
+			if a.State == signup.Failed && c.before.Associations[i].State == signup.Pending {
+				r.log.Error("association failed; replay it after mending the cause", "user", c.after.User, "destination", a.Destination, "reason", a.Reason, "detail", a.Detail)
+			}
+		}
+		if deleted(c.after) {
+			r.forget(c.after.User)
+		}
+		r.mu.Lock()
+		r.sum.add(c)
+		r.mu.Unlock()
+	}
+}
