@@ -140,8 +140,11 @@ func (r *run) readSlices(ctx context.Context, d signup.Detector, w signup.Window
 	return nil
 }
 
-// record brings users that were seen into the ledger: a row for who is new, a reopened row for who has come back.
+// record brings users that were seen into the ledger: a row for who is new, a reopened row for who has come back. One
+// detector records at a time, so that who is seen by two is inserted once.
 func (r *run) record(ctx context.Context, detector string, events []signup.Event, out *detection) error {
+	r.recording <- struct{}{}
+	defer func() { <-r.recording }()
 	events = r.unknown(events)
 	if len(events) == 0 {
 		return nil

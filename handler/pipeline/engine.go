@@ -89,15 +89,17 @@ type run struct {
 	lease   lease
 	state   state
 
+	recording chan struct{} // held while a detector records; a channel, since the ledger is asked meanwhile
+
 	mu  sync.Mutex
 	sum Summary
 	bad error // the first failure of the ledger: ends the run
 }
 
 func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
-	r := &run{Engine: e, trigger: t, start: e.Clock.Now()}
+	r := &run{Engine: e, trigger: t, start: e.Clock.Now(), recording: make(chan struct{}, 1)}
 	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
-	r.log = e.Log.With("run", r.id)
+	r.log = e.Log.With("run", r.id, "invocation", t.Invocation)
 	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)

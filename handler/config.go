@@ -1,0 +1,290 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+// Config is signup-sync.yaml, checked whole. The tags are the one description of the file: the decoder, its messages
+// and the JSON Schema are made from them. A default stands for an absent value; min, max and enum are limits.
+type Config struct {
+	Sync         SyncConfig          `json:"sync" doc:"How sign-ups are found."`
+	Signups      SignupsConfig       `json:"signups" doc:"Which sign-ups are associated."`
+	Profile      ProfileConfig       `json:"profile" doc:"What is written to the user's own record."`
+	Destinations []DestinationConfig `json:"destinations" doc:"The systems that every new user is brought into."`
+
+	Mapping *pipeline.Mapping `json:"-"` // the rules and mappings, compiled
+}
+
+// SyncConfig says how sign-ups are found.
+type SyncConfig struct {
+	Overlap        time.Duration `json:"overlap" default:"60m" min:"0s" max:"24h" doc:"How far each read reaches back before the last one, since records can be late."`
+	FirstLookBack  time.Duration `json:"firstLookBack" default:"24h" min:"0s" max:"720h" doc:"How far the very first read reaches back; older users are taken in by backfill only."`
+	AuditRetention time.Duration `json:"auditRetention" default:"168h" min:"24h" max:"720h" doc:"How long the tenant keeps its audit log: 168h without a licence, 720h with Microsoft Entra ID P1."`
+	Detectors      []string      `json:"detectors" default:"audit,directory" enum:"audit,directory" doc:"Where sign-ups are looked for."`
+}
+
+// SignupsConfig says which sign-ups are associated.
+type SignupsConfig struct {
+	Origins []signup.Origin `json:"origins" default:"selfService,emailVerified" enum:"selfService,emailVerified,invitation,admin" doc:"How users must have got into the tenant; everyone else is skipped."`
+}
+
+// ProfileConfig says what is written to the user's own record.
+type ProfileConfig struct {
+	DisplayName       Expression            `json:"displayName" doc:"The display name; written only while the present one is empty or unknown."`
+	UserPrincipalName Expression            `json:"userPrincipalName" doc:"The user principal name before the @; written only while the present one is the user's id."`
+	Attributes        map[string]Expression `json:"attributes" doc:"Custom attributes by short name, such as a destination's account id."`
+	ExtensionsApp     string                `json:"extensionsApp" form:"guid" doc:"The application id of b2c-extensions-app, where it cannot be looked up."`
+}
+
+// DestinationConfig is one destination.
+type DestinationConfig struct {
+	Name        string         `json:"name" required:"true" doc:"The destination's name; it is kept in the ledger and must never change."`
+	Connector   string         `json:"connector" required:"true" doc:"The kind of system."`
+	Mode        string         `json:"mode" default:"live" enum:"live,observe" doc:"observe records what would be sent, and sends nothing."`
+	When        Expression     `json:"when" doc:"Which users are brought there: true or false; absent is all."`
+	Settings    map[string]any `json:"settings" doc:"The connector's settings; ${NAME} in a string reads an app setting."`
+	Record      map[string]any `json:"record" doc:"What is sent: an expression, true, false or a number at each leaf."`
+	Rate        float64        `json:"rate" min:"0.01" max:"1000" doc:"At most so many calls a second; absent is the connector's default."`
+	Burst       int            `json:"burst" min:"1" max:"1000" doc:"How many calls may come at once within the rate; absent is the connector's default."`
+	Concurrency int            `json:"concurrency" min:"1" max:"64" doc:"How many calls may be under way at the same time; absent is the connector's default."`
+}
+
+// Expression is the text of an expr-lang expression.
+type Expression string
+
+// connectorChecks is how parseConfig learns what connectors take, without importing them. The errors begin with the
+// place, "settings.apiKey: …" or "record.email: …", and hold no values.
+type connectorChecks struct {
+	Kinds    []string // nil = any
+	Settings func(kind string, settings map[string]any) []error
+	Record   func(kind string, record map[string]any) []error
+}
+
+const (
+	maxConfigSize  = 256 << 10
+	maxConfigLines = 5000 // also of characters in a line, and of keys
+	maxConfigDepth = 40
+)
+
+// configError is one thing that is wrong with the file.
+type configError struct {
+	file         string
+	line, column int // from 1
+	message      string
+	excerpt      string // the expression and a caret below it; "" if it is not about one
+}
+
+func (e configError) Error() string {
+	s := fmt.Sprintf("%s:%d:%d: %s", e.file, e.line, e.column, e.message)
+	if e.excerpt != "" {
+		s += "\n" + e.excerpt
+	}
+	return s
+}
+
+// ConfigErrors is everything that is wrong with the file, in the order of its lines.
+type ConfigErrors []configError
+
+func (e ConfigErrors) Error() string {
+	lines := make([]string, len(e))
+	for i := range e {
+		lines[i] = e[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// parseConfig reads the file. Its error is a ConfigErrors with all that is wrong; no message holds a secret.
+func parseConfig(file string, data []byte, getenv func(string) string, checks connectorChecks) (*Config, error) {
+	r := &reader{file: file, getenv: getenv, checks: checks, nodes: map[string]*yamlNode{}, keys: map[string]position{}}
+	var c Config
+	if root := r.parse(data); root != nil {
+		r.object("", root, &c)
+		r.refuseSecrets(root, false)
+		r.check(&c)
+	}
+	r.refuseSecretLines()
+	if len(r.errs) > 0 {
+		return nil, r.errors()
+	}
+	return &c, nil
+}
+
+// reader collects what is wrong while the file is read.
+type reader struct {
+	file   string
+	lines  []string
+	getenv func(string) string
+	checks connectorChecks
+	nodes  map[string]*yamlNode // by path
+	keys   map[string]position  // of the keys of maps, by the path of their value
+	labels []string             // the destinations' names
+	hidden []string             // values that no message may show
+	errs   ConfigErrors
+}
+
+// check does what needs the whole file: the mapping, the environment, and what the connectors have to say.
+func (r *reader) check(c *Config) {
+	if c.Sync.Overlap > c.Sync.AuditRetention {
+		r.problem("$.sync.overlap", "must not be longer than sync.auditRetention")
+	}
+	if p := c.Profile; len(c.Destinations) == 0 && p.DisplayName == "" && p.UserPrincipalName == "" && len(p.Attributes) == 0 {
+		r.problem("$.destinations", "there is nothing to do: name at least one destination, or something to write to the profile")
+	}
+	spec := pipeline.Spec{DisplayName: string(c.Profile.DisplayName), UserPrincipalName: string(c.Profile.UserPrincipalName), Attributes: map[string]string{}}
+	for name, e := range c.Profile.Attributes {
+		spec.Attributes[name] = string(e)
+	}
+	for i := range c.Destinations {
+		d := &c.Destinations[i]
+		spec.Destinations = append(spec.Destinations, pipeline.DestinationSpec{Name: d.Name, When: string(d.When), Record: d.Record})
+		path := fmt.Sprintf("$.destinations[%d]", i)
+		if n := r.nodes[path+".settings"]; n != nil && n.kind == kindMap {
+			d.Settings, _ = r.expand(n, d.Name).(map[string]any)
+		}
+		r.checkConnector(path, *d)
+	}
+	var problems []pipeline.Problem
+	c.Mapping, problems = pipeline.Compile(spec)
+	for _, p := range problems {
+		if strings.HasSuffix(p.Path, ".name") && (r.nodes[p.Path] == nil || r.at(p.Path)) {
+			continue // the decoder has said so
+		}
+		r.expressionProblem(p)
+	}
+}
+
+// placed finds the place that a connector's error begins with.
+var placed = regexp.MustCompile(`^((?:settings|record)(?:\.[^.:\s\[\]]+|\[\d+\])*):? `)
+
+func (r *reader) checkConnector(path string, d DestinationConfig) {
+	if d.Connector == "" {
+		return
+	}
+	if r.checks.Kinds != nil && !slices.Contains(r.checks.Kinds, d.Connector) {
+		r.problem(path+".connector", "%q is not a connector%s", d.Connector, pipeline.DidYouMean(d.Connector, r.checks.Kinds))
+		return
+	}
+	var errs []error
+	if r.checks.Settings != nil {
+		errs = append(errs, r.checks.Settings(d.Connector, d.Settings)...)
+	}
+	if r.checks.Record != nil {
+		errs = append(errs, r.checks.Record(d.Connector, d.Record)...)
+	}
+	for _, err := range errs {
+		text, at := err.Error(), path
+		if m := placed.FindStringSubmatch(text); m != nil {
+			at, text = path+"."+m[1], text[len(m[0]):]
+		}
+		if !r.at(at) { // a value that could not be read is not also missing
+			r.problem(at, "%s", text)
+		}
+	}
+}
+
+// at reports that there is a problem with that very value already.
+func (r *reader) at(path string) bool {
+	n := r.nodes[path]
+	if n == nil {
+		return false
+	}
+	return slices.ContainsFunc(r.errs, func(e configError) bool { return e.line == n.line && e.column == n.column })
+}
+
+// problem notes what is wrong with the value at path; if there is none, it is placed at the nearest key above.
+func (r *reader) problem(path, format string, args ...any) {
+	at := position{1, 1}
+	if n := r.nodes[path]; n != nil {
+		at = n.position
+	} else {
+		for above := path; above != ""; above = parentPath(above) {
+			if p, ok := r.keys[above]; ok {
+				at = p
+				break
+			} else if n := r.nodes[above]; n != nil {
+				at = n.position
+				break
+			}
+		}
+	}
+	r.problemAt(at, path, format, args...)
+}
+
+func (r *reader) problemAt(at position, path, format string, args ...any) {
+	message := fmt.Sprintf(format, args...)
+	if label := r.label(path); label != "" {
+		message = label + ": " + message
+	}
+	r.errs = append(r.errs, configError{file: r.file, line: at.line, column: at.column, message: message})
+}
+
+// label is a path as a person says it.
+func (r *reader) label(path string) string {
+	path = strings.TrimPrefix(strings.TrimPrefix(path, "$"), ".")
+	var i int
+	if _, err := fmt.Sscanf(path, "destinations[%d]", &i); err != nil || i >= len(r.labels) || r.labels[i] == "" {
+		return path
+	}
+	_, rest, _ := strings.Cut(path, "]")
+	return strings.TrimSuffix(fmt.Sprintf("destination %s: %s", r.labels[i], strings.TrimPrefix(rest, ".")), ": ")
+}
+
+// parentPath takes the last step off a YAMLPath.
+func parentPath(path string) string {
+	i := strings.LastIndexAny(path, ".[")
+	return path[:max(i, 0)]
+}
+
+// expressionProblem places what is wrong with an expression, if possible at the character inside it.
+func (r *reader) expressionProblem(p pipeline.Problem) {
+	n := r.nodes[p.Path]
+	if n == nil || p.Column < 0 || n.kind != kindString {
+		r.problem(p.Path, "%s", p.Message)
+		return
+	}
+	r.problemAt(r.inside(n, p.Column), p.Path, "%s", p.Message)
+	r.errs[len(r.errs)-1].excerpt = excerpt(n.value.(string), p.Column)
+}
+
+// excerpt is the line of an expression that has the character at offset, with a caret below it.
+func excerpt(text string, offset int) string {
+	runes := []rune(text)
+	offset = min(offset, len(runes))
+	start := offset
+	for start > 0 && runes[start-1] != '\n' && offset-start < 60 {
+		start--
+	}
+	end := offset
+	for end < len(runes) && runes[end] != '\n' && end-offset < 60 {
+		end++
+	}
+	line := strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, string(runes[start:end]))
+	return "    " + line + "\n    " + strings.Repeat(" ", offset-start) + "^"
+}
+
+// errors sorts what was found, drops repetitions, and takes secrets out of every message.
+func (r *reader) errors() ConfigErrors {
+	for i := range r.errs {
+		r.errs[i].message = r.hide(r.errs[i].message)
+		if shown := r.hide(r.errs[i].excerpt); shown != r.errs[i].excerpt {
+			r.errs[i].excerpt = "" // its caret would point nowhere
+		}
+	}
+	slices.SortStableFunc(r.errs, func(a, b configError) int {
+		return cmp.Or(a.line-b.line, a.column-b.column)
+	})
+	return slices.Compact(r.errs)
+}

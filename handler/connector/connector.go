@@ -1,0 +1,150 @@
+// Package connector brings users into outside systems: one file a kind, and one literal list of kinds. A connector is
+// opened from typed settings and knows nothing of the engine; it says what happened by the error classes of package
+// signup, and never puts a secret, an address or a vendor's own text into an error or the log.
+//
+// It imports signup, the vendors' clients and the database drivers.
+package connector
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"signup-sync/handler/signup"
+)
+
+// Kind is one kind of destination.
+type Kind struct {
+	Name        string  // as in the configuration
+	Doc         string  // one sentence
+	Settings    any     // the zero value of its settings struct; the tags json, doc, default, required and secret describe it
+	Record      []Field // what a record may hold; empty = any names
+	Rate        float64 // default calls of Associate a second, below the vendor's published limit; 0 = no limit
+	Burst       int     // default burst, at least 1 where Rate is set
+	Concurrency int     // default number of calls at the same time
+
+	open   func(settings map[string]any, env Env) (signup.Connector, []error)
+	record func(fields map[string]any) []error
+}
+
+// Field is one field of a record.
+type Field struct {
+	Name string // "metadata.*" allows any name below metadata
+	Doc  string
+}
+
+// Kinds returns all kinds, sorted by name.
+func Kinds() []Kind {
+	return []Kind{sqlKind(), stripeKind(), webhookKind()}
+}
+
+// Env is what a connector gets from the program.
+type Env struct {
+	HTTP  *http.Client   // its transport is used, its timeout is not; nil = http.DefaultTransport
+	Clock signup.Clock   // for Retry-After dates, signatures and waits
+	Log   *slog.Logger   // nil = no log
+	Shape map[string]any // the destination's record with nil leaves, so that Check can compare; nil = not known
+}
+
+// Open makes a connector of the named kind. It does no I/O. The errors are all that is wrong with the settings, each
+// naming its key ("settings.apiKey: missing"), and hold no value.
+func Open(kind string, settings map[string]any, env Env) (signup.Connector, []error) {
+	k, err := find(kind)
+	if err != nil {
+		return nil, []error{err}
+	}
+	if env.Clock == nil {
+		env.Clock = signup.ScaledClock{}
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	if env.HTTP == nil {
+		env.HTTP = &http.Client{}
+	}
+	return k.open(settings, env)
+}
+
+// CheckRecord compares a destination's record, as a tree of maps whose leaves do not matter, with what its kind takes.
+// The errors name all the fields that it does not.
+func CheckRecord(kind string, fields map[string]any) []error {
+	k, err := find(kind)
+	if err != nil {
+		return []error{err}
+	}
+	if k.record != nil {
+		return k.record(fields)
+	}
+	return nil
+}
+
+func find(kind string) (Kind, error) {
+	var names []string
+	for _, k := range Kinds() {
+		if k.Name == kind {
+			return k, nil
+		}
+		names = append(names, k.Name)
+	}
+	return Kind{}, fmt.Errorf("connector %q is not known; there are %s", kind, strings.Join(names, ", "))
+}
+
+// opener decodes the settings for open, which reports what is wrong with those that are set.
+func opener[S any](open func(s S, env Env) (signup.Connector, []error)) func(map[string]any, Env) (signup.Connector, []error) {
+	return func(settings map[string]any, env Env) (signup.Connector, []error) {
+		var s S
+		errs := decode(settings, &s)
+		c, more := open(s, env)
+		if errs = append(errs, more...); len(errs) > 0 {
+			return nil, errs
+		}
+		return c, nil
+	}
+}
+
+// fieldErrors compares a record with the fields of a kind.
+func fieldErrors(allowed []Field, fields map[string]any) []error {
+	var errs []error
+	var names []string
+	for _, f := range allowed {
+		names = append(names, f.Name)
+	}
+	for _, name := range sortedKeys(fields) {
+		below, nested := fields[name].(map[string]any)
+		switch {
+		case slices.Contains(names, name+".*"):
+			if !nested {
+				errs = append(errs, fmt.Errorf("record.%s: wants fields below it", name))
+			}
+			for _, sub := range sortedKeys(below) {
+				if _, deeper := below[sub].(map[string]any); deeper {
+					errs = append(errs, fmt.Errorf("record.%s.%s: wants a value, not fields below it", name, sub))
+				}
+			}
+		case !slices.Contains(names, name):
+			errs = append(errs, fmt.Errorf("record.%s: not known%s", name, meant(name, names)))
+		case nested:
+			errs = append(errs, fmt.Errorf("record.%s: wants a value, not fields below it", name))
+		}
+	}
+	return errs
+}
+
+// invalidRecord is the outcome for a record that cannot be sent; why names the field and never the value.
+func invalidRecord(why string) error {
+	return &signup.Error{Class: signup.Permanent, Code: "invalid-record", Detail: why}
+}
+
+// cancelled reports the caller's own cancellation, which is no outcome: the row is to be left as it is.
+func cancelled(doing string, err error) error { return fmt.Errorf("%s: %w", doing, err) }
+
+// code is the code of an outcome, "" for any other error.
+func code(err error) string {
+	if e, ok := errors.AsType[*signup.Error](err); ok {
+		return e.Code
+	}
+	return ""
+}

@@ -1,0 +1,129 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
+
+	"signup-sync/handler/signup"
+)
+
+var (
+	errNoTable = errors.New("there is no such table")
+	errAbsent  = errors.New("there is no such entity")
+)
+
+// ignoreAbsent makes nothing of an answer that says that there is no such table or entity.
+func ignoreAbsent(err error) error {
+	if errors.Is(err, errNoTable) || errors.Is(err, errAbsent) {
+		return nil
+	}
+	return err
+}
+
+// answer is what the service says to one operation of a transaction.
+type answer struct {
+	status int
+	etag   string
+	code   string // of an error: EntityAlreadyExists, …
+	index  string // of an error: which operation it was
+}
+
+var (
+	etagHeader  = regexp.MustCompile(`(?im)^etag:[ \t]*(\S.*?)[ \t]*\r?$`)
+	errorCode   = regexp.MustCompile(`"code"\s*:\s*"([^"]+)"`)
+	errorIndex  = regexp.MustCompile(`"value"\s*:\s*"(\d+):`)
+	answerStart = regexp.MustCompile(`(?m)^HTTP/1\.1 (\d{3})`)
+)
+
+// parseAnswers reads the multipart body that answers a transaction: after a success one answer an operation, in order;
+// after a failure one for the operation that failed.
+// https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions#sample-error-response
+func parseAnswers(body string) []answer {
+	var answers []answer
+	starts := answerStart.FindAllStringSubmatchIndex(body, -1)
+	for i, m := range starts {
+		end := len(body)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		part := body[m[0]:end]
+		status, _ := strconv.Atoi(body[m[2]:m[3]]) // three digits
+		answers = append(answers, answer{
+			status: status,
+			etag:   submatch(etagHeader, part),
+			code:   submatch(errorCode, part),
+			index:  submatch(errorIndex, part),
+		})
+	}
+	return answers
+}
+
+func submatch(re *regexp.Regexp, s string) string {
+	if m := re.FindStringSubmatch(s); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// failure is the error of an operation whose status is 400 or above: errRefused, errNoTable, or one that tells all.
+func (a answer) failure(table string) error {
+	switch aztables.TableErrorCode(a.code) {
+	case aztables.EntityAlreadyExists, aztables.UpdateConditionNotSatisfied, aztables.ResourceNotFound, entityNotFound:
+		return errRefused
+	case aztables.TableNotFound:
+		return errNoTable
+	}
+	return fmt.Errorf("write to the table %s, operation %s: %w", table, a.index, serviceError(a.status, a.code, nil))
+}
+
+// entityNotFound is in the service's list of error codes, though not in the SDK's.
+const entityNotFound aztables.TableErrorCode = "EntityNotFound"
+
+// failure makes an error of the SDK's readable: errNoTable and errAbsent by code, never by status alone, since a proxy
+// answers 404 too. The text has the status, the service's code or the network's complaint, and nothing of the request:
+// its URL may hold a shared access signature.
+func failure(verb, table string, err error) error {
+	if err == nil {
+		return fmt.Errorf("%s the table %s: the SDK took an answer for a success that is none", verb, table)
+	}
+	if re, ok := errors.AsType[*azcore.ResponseError](err); ok {
+		switch aztables.TableErrorCode(re.ErrorCode) {
+		case aztables.TableNotFound:
+			return errNoTable
+		case aztables.ResourceNotFound, entityNotFound:
+			return errAbsent
+		}
+		return fmt.Errorf("%s the table %s: %w", verb, table, serviceError(re.StatusCode, re.ErrorCode, err))
+	}
+	text := err.Error()
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		text = ue.Err.Error()
+	}
+	return fmt.Errorf("%s the table %s: %w", verb, table, &signup.Error{Class: signup.Transient, Code: "unreachable", Detail: clip(text), Err: err})
+}
+
+func serviceError(status int, code string, err error) *signup.Error {
+	class, word, ok := signup.StatusClass(status)
+	if !ok {
+		class, word = signup.Transient, "unavailable"
+	}
+	detail := code
+	if status == http.StatusForbidden {
+		detail = strings.TrimSpace(code + " (check the key in AzureWebJobsStorage, or give the identity the role Storage Table Data Contributor)")
+	}
+	return &signup.Error{Class: class, Code: word, Detail: detail, Status: status, Err: err}
+}
+
+// clip makes one line of a text and keeps its beginning.
+func clip(s string) string {
+	r := []rune(strings.Join(strings.Fields(s), " "))
+	return string(r[:min(len(r), 200)])
+}

@@ -1,0 +1,180 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", without C
+)
+
+// OpenSQLite is a Ledger in a file, for the local run (LEDGER=file:PATH). The file is made on first use, in a directory
+// that exists. Other processes may use it at the same time:
+//
+//	select key, body from signups where key like 'user|%'
+//	select key, body from state
+func OpenSQLite(path, tenant string) (*Ledger, error) {
+	if path == "" {
+		return nil, errors.New("open the ledger: LEDGER=file: names no file, want file:PATH")
+	}
+	// A write lock is asked for at the start of a transaction, and waited for. Without a sync after each transaction
+	// the file survives a killed process, though not a power failure.
+	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) +
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_txlock=immediate"
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1) // this process waits in Go, not in the driver's busy loop
+	return newLedger(tenant, &sqlite{db: db, path: path, tenant: strings.ToLower(tenant)}), nil
+}
+
+type sqlite struct {
+	db     *sql.DB
+	path   string
+	tenant string
+
+	mu   sync.Mutex
+	made bool // the tables exist
+}
+
+// make creates the tables unless it has done so before.
+func (s *sqlite) make(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.made {
+		return nil
+	}
+	for _, table := range []string{signups, state} {
+		_, err := s.db.ExecContext(ctx, `create table if not exists `+table+` (
+			tenant text not null, key text not null, version integer not null, mark text not null, body text not null,
+			primary key (tenant, key))`)
+		if err != nil {
+			return fmt.Errorf("create the table %s in %s: %w", table, s.path, err)
+		}
+	}
+	s.made = true
+	return nil
+}
+
+func (s *sqlite) apply(ctx context.Context, table string, ops []op) ([]string, error) {
+	if err := s.make(ctx); err != nil {
+		return nil, err
+	}
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("begin a transaction: %w", err)
+	}
+	defer tx.Rollback() // without effect after Commit
+	versions := make([]string, len(ops))
+	for i, o := range ops {
+		if versions[i], err = s.applyOne(ctx, tx, table, o); err != nil {
+			return nil, err
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, fmt.Errorf("commit a transaction: %w", err)
+	}
+	return versions, nil
+}
+
+func (s *sqlite) applyOne(ctx context.Context, tx *sql.Tx, table string, o op) (version string, err error) {
+	var res sql.Result
+	switch o.action {
+	case insert:
+		version = "1" // never used again: what has versions is never removed
+		res, err = tx.ExecContext(ctx, `insert into `+table+` (tenant, key, version, mark, body) values (?, ?, 1, ?, ?)
+			on conflict do nothing`, s.tenant, o.Key, o.Mark, o.Body)
+	case replace:
+		old, perr := strconv.ParseInt(o.Version, 10, 64)
+		if perr != nil {
+			return "", errRefused // it cannot be the current version: we give numbers
+		}
+		version = strconv.FormatInt(old+1, 10)
+		res, err = tx.ExecContext(ctx, `update `+table+` set version = version + 1, mark = ?, body = ?
+			where tenant = ? and key = ? and version = ?`, o.Mark, o.Body, s.tenant, o.Key, old)
+	case remove:
+		res, err = tx.ExecContext(ctx, `delete from `+table+` where tenant = ? and key = ?`, s.tenant, o.Key)
+	}
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", o.Key, err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", o.Key, err)
+	}
+	if n == 0 {
+		return "", errRefused
+	}
+	return version, nil
+}
+
+func (s *sqlite) get(ctx context.Context, table string, keys []string) (map[string]entity, error) {
+	found := make(map[string]entity, len(keys))
+	for chunk := range slices.Chunk(keys, 500) {
+		args := []any{s.tenant}
+		for _, k := range chunk {
+			args = append(args, k)
+		}
+		page, err := s.query(ctx, `select key, version, mark, body from `+table+
+			` where tenant = ? and key in (?`+strings.Repeat(", ?", len(chunk)-1)+`)`, args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page {
+			found[e.Key] = e
+		}
+	}
+	return found, nil
+}
+
+func (s *sqlite) scan(ctx context.Context, table, after, before string, limit int) ([]entity, bool, error) {
+	page, err := s.query(ctx, `select key, version, mark, body from `+table+
+		` where tenant = ? and key > ? and key < ? order by key limit ?`, s.tenant, after, before, limit+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(page) > limit {
+		return page[:limit], true, nil
+	}
+	return page, false, nil
+}
+
+func (s *sqlite) query(ctx context.Context, query string, args ...any) ([]entity, error) {
+	if err := s.make(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := s.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	defer rows.Close()
+	var page []entity
+	for rows.Next() {
+		var e entity
+		if err := rows.Scan(&e.Key, &e.Version, &e.Mark, &e.Body); err != nil {
+			return nil, fmt.Errorf("read: %w", err)
+		}
+		page = append(page, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	return page, nil
+}
+
+func (s *sqlite) check(ctx context.Context) error {
+	for _, table := range []string{signups, state} {
+		if _, _, err := s.scan(ctx, table, "", "~", 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sqlite) close() error { return s.db.Close() }

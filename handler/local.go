@@ -1,0 +1,312 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"signup-sync/handler/functions/devhost"
+	"signup-sync/handler/ledger"
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
+)
+
+//go:embed local.yaml
+var localConfig []byte
+
+type localCommand struct {
+	Signups int           `default:"200" help:"So many people come into the tenant, of mixed origins."`
+	Seed    uint64        `default:"1" help:"The same seed makes the same people, delays and faults."`
+	Over    time.Duration `default:"6m" help:"… within this simulated time."`
+	Rate    float64       `default:"30" help:"How many times as fast as the wall clock the simulation runs."`
+	Faults  bool          `help:"Let things go wrong: answers lost after the effect, outages, throttling, broken pages, and the program killed at work."`
+	JSON    bool          `help:"Print one JSON object instead of a table."`
+	App     string        `default:"." type:"path" help:"The app's folder, with host.json, SyncNewUsers and bin/handler."`
+	Dir     string        `default:".local" type:"path" help:"Folder for the ledger, the customers database and the handler's log."`
+	Give    time.Duration `default:"40m" help:"Simulated time after the last sign-up by which everything must be settled."`
+}
+
+// Run plays the whole job on this machine and checks what came of it.
+func (c localCommand) Run(ctx context.Context, s system) error {
+	if c.Signups < 1 || c.Rate <= 0 || c.Over <= 0 {
+		return refusal{errors.New("--signups, --rate and --over must be above zero")}
+	}
+	l, err := c.open(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if err := l.play(ctx); err != nil {
+		return err
+	}
+	r, err := l.reconcile(ctx)
+	if err != nil {
+		return fmt.Errorf("compare what the tenant, the ledger and the destinations hold: %w", err)
+	}
+	if c.JSON {
+		err = json.NewEncoder(s.stdout).Encode(r)
+	} else {
+		err = r.print(s.stdout, l)
+	}
+	if err == nil && len(r.Problems) > 0 {
+		err = fmt.Errorf("%d things do not agree; the handler's log is %s", len(r.Problems), l.path("handler.log"))
+	}
+	return err
+}
+
+// local is one such play.
+type local struct {
+	*simulation
+	command localCommand
+	clock   signup.ScaledClock
+	host    *devhost.Host
+	ledger  *ledger.Ledger // the program's own, read only
+	log     *os.File
+	show    *progress
+	begun   time.Time
+
+	mu      sync.Mutex
+	people  map[signup.UserID]sim.Person
+	reports []report
+	failed  int    // invocations in a row
+	why     string // the last thing that the handler wanted a person to know
+}
+
+func (c localCommand) open(ctx context.Context, s system) (l *local, err error) {
+	l = &local{command: c, begun: time.Now(), people: map[signup.UserID]sim.Person{}}
+	l.clock = signup.ScaledClock{Start: l.begun.UTC().Truncate(time.Second), Rate: c.Rate}
+	l.show = newProgress(s, c.JSON)
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.simulation, err = openSimulation(ctx, c.Dir, "127.0.0.1:0", c.Seed, l.clock); err != nil {
+		return nil, err
+	}
+	if err = os.WriteFile(l.path("signup-sync.yaml"), localConfig, 0o644); err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	if l.log, err = os.Create(l.path("handler.log")); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if l.ledger, err = ledger.OpenSQLite(l.path("ledger.db"), simTenant); err != nil {
+		return nil, err
+	}
+	settings := l.settings()
+	settings["SIGNUP_SYNC_CONFIG"] = l.path("signup-sync.yaml")
+	settings["LEDGER"] = "file:" + l.path("ledger.db")
+	settings["SYNC_SCHEDULE"] = "0 * * * * *"
+	settings["SIGNUP_SYNC_CLOCK"] = fmt.Sprintf("%s,%g", l.clock.Start.Format(time.RFC3339), c.Rate)
+	if l.host, err = devhost.Open(devhost.Options{Root: c.App, Settings: settings, Clock: l.clock, Log: l.line}); err != nil {
+		return nil, fmt.Errorf("open the app in %s: %w; run 'make build' first, or name the folder with --app", c.App, err)
+	}
+	ready, err := l.host.Start(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("start the handler: %w; its log is %s", err, l.path("handler.log"))
+	}
+	l.show.say("the handler answered after %d ms; one simulated minute takes %.1f s", ready.Milliseconds(), 60/c.Rate)
+	return l, nil
+}
+
+func (l *local) close() {
+	if l.host != nil {
+		l.host.Close()
+	}
+	if l.ledger != nil {
+		_ = l.ledger.Close() // it was read only
+	}
+	if l.simulation != nil {
+		l.server.Close()
+	}
+	if l.log != nil {
+		_ = l.log.Close()
+	}
+}
+
+// line takes the host's log: everything into the file, the runs' reports into the count.
+func (l *local) line(line devhost.Line) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.log, "%s %-7s %s\n", l.clock.Now().Format(time.TimeOnly), line.From, line.Text)
+	var r report
+	switch {
+	case line.From == "logs" && json.Unmarshal([]byte(line.Text), &r) == nil && r.Run != "":
+		l.reports, l.failed = append(l.reports, r), 0
+	case line.From == "stderr":
+		l.why = line.Text
+	case line.From == "host" && line.Level == "Error":
+		l.failed++
+	}
+}
+
+// hopeless is an error when the handler fails every time.
+func (l *local) hopeless() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed < 8 {
+		return nil
+	}
+	return fmt.Errorf("the handler fails every time; its last words: %s; its log is %s", l.why, l.path("handler.log"))
+}
+
+// play lets people sign up while the timer fires, until everything is settled or the time given is over.
+func (l *local) play(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	timers := make(chan error, 1)
+	go func() { timers <- l.host.RunTimers(ctx) }()
+	if l.command.Faults {
+		l.addFaults()
+	}
+	crowd := make(chan struct{})
+	go func() { defer close(crowd); l.signUps(ctx) }()
+
+	end := l.clock.Start.Add(l.command.Over + l.command.Give)
+	for {
+		select {
+		case err := <-timers:
+			return errors.Join(errors.New("the host ended"), err)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(300 * time.Millisecond):
+		}
+		done, err := l.settled(ctx)
+		if err = errors.Join(err, l.hopeless()); err != nil {
+			return err
+		}
+		select {
+		case <-crowd:
+			if done || l.clock.Now().After(end) {
+				stop()
+				<-timers
+				l.show.done()
+				return nil
+			}
+		default:
+		}
+	}
+}
+
+// signUps spreads the crowd over the time, unevenly; every second guest redeems the invitation a minute later.
+func (l *local) signUps(ctx context.Context) {
+	chance := rand.New(rand.NewPCG(l.command.Seed, 3))
+	crowd := sim.Crowd(l.command.Signups, l.command.Seed)
+	step := l.command.Over / time.Duration(len(crowd))
+	kill := l.command.Faults
+	for i, p := range crowd {
+		at := l.clock.Start.Add(time.Duration(i) * step).Add(time.Duration(chance.Int64N(int64(step) + 1)))
+		if l.clock.Sleep(ctx, at.Sub(l.clock.Now())) != nil {
+			return
+		}
+		id := l.Tenant.SignUp(p)
+		l.mu.Lock()
+		l.people[id] = p
+		l.mu.Unlock()
+		if p.How == sim.Guest && i%2 == 0 {
+			time.AfterFunc(time.Duration(float64(time.Minute)/l.command.Rate), func() { l.Tenant.Redeem(id) })
+		}
+		if kill && i == len(crowd)/2 {
+			kill = false
+			l.killAtWork()
+		}
+	}
+}
+
+// settled reads the ledger, shows how far it is, and reports whether everyone is in it and nothing is pending.
+func (l *local) settled(ctx context.Context) (bool, error) {
+	l.mu.Lock()
+	people := len(l.people)
+	l.mu.Unlock()
+	rows, pending := 0, 0
+	for row, err := range l.ledger.All(ctx) {
+		if err != nil {
+			return false, fmt.Errorf("read the ledger: %w", err)
+		}
+		rows++
+		if !row.Due.IsZero() {
+			pending++
+		}
+	}
+	l.show.update(l.clock.Now().Sub(l.clock.Start), people, l.command.Signups, rows, rows-pending)
+	return people == l.command.Signups && rows == people && pending == 0, nil
+}
+
+// addFaults lets a share of the calls go wrong in the ways that hurt.
+func (l *local) addFaults() {
+	lost := sim.Fault{Method: http.MethodPost, After: true, Times: -1, Chance: 0.05}
+	busy := sim.Fault{Method: http.MethodPost, Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.05}
+	l.Stripe.Faults.Add(lost, busy)
+	l.Webhook.Faults.Add(lost, busy, sim.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"20"}}, Times: -1, Chance: 0.02})
+	l.Tenant.Faults.Add(
+		sim.Fault{Method: http.MethodPatch, After: true, Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.05},
+		sim.Fault{Method: http.MethodGet, Status: http.StatusOK, Body: `{"value":[{"id":"`, Times: -1, Chance: 0.03},
+		sim.Fault{Method: http.MethodGet, Status: http.StatusBadGateway, Body: "<html>Bad Gateway</html>", Times: -1, Chance: 0.03},
+		sim.Fault{Method: http.MethodGet, Times: -1, Chance: 0.02},
+	)
+	for _, f := range []*sim.Faults{&l.Stripe.Faults, &l.Webhook.Faults, &l.Tenant.Faults} {
+		f.Seed(l.command.Seed)
+	}
+}
+
+// killAtWork kills the program when it is next in the middle of a call to Stripe.
+func (l *local) killAtWork() {
+	l.Stripe.Faults.Add(sim.Fault{})
+	l.show.say("the program is killed at work")
+	if err := l.host.Kill(); err != nil {
+		l.show.say("kill: %v", err)
+	}
+}
+
+// progress shows how far the play is: one line that changes on a terminal, else a line now and then.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	last     time.Time
+}
+
+func newProgress(s system, json bool) *progress {
+	p := &progress{w: s.stdout}
+	if json {
+		p.w = s.stderr
+	}
+	if f, ok := p.w.(*os.File); ok {
+		info, err := f.Stat()
+		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return p
+}
+
+func (p *progress) say(format string, args ...any) {
+	p.done()
+	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
+func (p *progress) update(at time.Duration, people, of, rows, settled int) {
+	text := fmt.Sprintf("simulated %5s   signed up %*d of %d   in the ledger %*d   settled %*d", at.Truncate(time.Second),
+		len(fmt.Sprint(of)), people, of, len(fmt.Sprint(of)), rows, len(fmt.Sprint(of)), settled)
+	switch {
+	case p.terminal:
+		fmt.Fprintf(p.w, "\r\033[K%s", text)
+		p.last = time.Now()
+	case time.Since(p.last) >= 2*time.Second:
+		fmt.Fprintln(p.w, text)
+		p.last = time.Now()
+	}
+}
+
+// done ends the line that changes.
+func (p *progress) done() {
+	if p.terminal && !p.last.IsZero() {
+		fmt.Fprintln(p.w)
+		p.last = time.Time{}
+	}
+}

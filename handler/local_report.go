@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
+)
+
+// localReport is what came of a local run, as read from the tenant, the ledger and every destination.
+type localReport struct {
+	Signups    int `json:"signups"`    // people who came into the tenant
+	Detected   int `json:"detected"`   // of them in the ledger
+	Associated int `json:"associated"` // settled, with every destination and the profile
+	Skipped    int `json:"skipped"`    // by their origin
+	Failed     int `json:"failed"`     // with something failed
+	Lost       int `json:"lost"`       // accounts that should be at a destination and are not
+	Repeated   int `json:"repeated"`   // accounts that a destination has twice
+
+	Destinations       map[string]map[string]int `json:"destinations"` // associations by state; "profile" is one of them
+	Origins            map[string]map[string]int `json:"origins"`      // sign-ups by origin and first detector
+	Delay              quantiles                 `json:"delay"`        // from sign-up to detection, seconds of simulated time
+	DelayAssociated    quantiles                 `json:"delayAssociated"`
+	GraphCalls         int                       `json:"graphCalls"` // counted by the simulated tenant
+	Graph              map[string]int            `json:"graph"`      // the same by route
+	LedgerTransactions int64                     `json:"ledgerTransactions"`
+	Runs               int                       `json:"runs"`
+	Elapsed            float64                   `json:"elapsed"` // seconds of real time, from start to settled
+	Problems           []string                  `json:"problems"`
+}
+
+type quantiles struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+}
+
+func (q *quantiles) of(delays []time.Duration) {
+	if len(delays) == 0 {
+		return
+	}
+	slices.Sort(delays)
+	at := func(p float64) float64 {
+		return delays[min(int(p*float64(len(delays))), len(delays)-1)].Round(100 * time.Millisecond).Seconds()
+	}
+	q.P50, q.P99 = at(0.50), at(0.99)
+}
+
+// holdings is what a destination has: the account ids of each user.
+type holdings map[signup.UserID][]string
+
+// reconcile reads all sides and compares them.
+func (l *local) reconcile(ctx context.Context) (*localReport, error) {
+	r := &localReport{Signups: len(l.people), Elapsed: time.Since(l.begun).Seconds(), Runs: len(l.reports), Problems: []string{},
+		Destinations: map[string]map[string]int{}, Origins: map[string]map[string]int{}, Graph: l.Tenant.Counts()}
+	for _, n := range r.Graph {
+		r.GraphCalls += n
+	}
+	for _, run := range l.reports {
+		r.LedgerTransactions += run.LedgerTransactions
+	}
+	rows := map[signup.UserID]signup.Row{}
+	for row, err := range l.ledger.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		rows[row.User] = row
+	}
+	held, err := l.holdings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var detected, associated []time.Duration
+	for _, u := range l.Tenant.Users() {
+		row, ok := rows[u.ID]
+		if !ok {
+			r.Lost++
+			r.problem("user %s is in the tenant and not in the ledger", u.ID)
+			continue
+		}
+		r.Detected++
+		delete(rows, u.ID)
+		r.count(row)
+		r.compare(u, row, held)
+		detected = append(detected, row.Detected.Sub(u.Created))
+		for _, a := range row.Associations {
+			if a.State == signup.Associated {
+				associated = append(associated, a.Settled.Sub(u.Created))
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(rows)) {
+		r.problem("user %s is in the ledger and not in the tenant", id)
+	}
+	r.Delay.of(detected)
+	r.DelayAssociated.of(associated)
+	return r, nil
+}
+
+func (r *localReport) problem(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+func (r *localReport) count(row signup.Row) {
+	add := func(m map[string]map[string]int, a, b string) {
+		if m[a] == nil {
+			m[a] = map[string]int{}
+		}
+		m[a][b]++
+	}
+	add(r.Origins, string(row.Origin), row.Detector)
+	states := map[signup.State]int{}
+	for _, a := range row.Associations {
+		state := string(a.State)
+		if a.Reason != "" && a.State != signup.Associated {
+			state += ": " + a.Reason
+		}
+		add(r.Destinations, a.Destination, state)
+		states[a.State]++
+	}
+	switch n := len(row.Associations); {
+	case states[signup.Associated] == n:
+		r.Associated++
+	case states[signup.Failed] > 0:
+		r.Failed++
+	case states[signup.Skipped] == n:
+		r.Skipped++
+	}
+}
+
+// compare holds one user's row against the truth: how the person came in, what the destinations hold, and what stands
+// on the user's own record.
+func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[string]holdings) {
+	wanted := u.How == sim.Email || u.How == sim.Social
+	for _, name := range []string{"billing", "welcome", "customers"} {
+		a, _ := row.Association(name)
+		ids := held[name][u.ID]
+		switch {
+		case len(ids) > 1:
+			r.Repeated += len(ids) - 1
+			r.problem("user %s has %d accounts at %s", u.ID, len(ids), name)
+		case wanted && len(ids) == 0:
+			r.Lost++
+			r.problem("user %s has no account at %s; the ledger says %s %s", u.ID, name, a.State, a.Reason)
+		case !wanted && len(ids) > 0:
+			r.problem("user %s came in by %s and has an account at %s", u.ID, u.How, name)
+		case wanted && (a.State != signup.Associated || a.Account != ids[0]):
+			r.problem("user %s has the account %s at %s; the ledger says %s %s", u.ID, ids[0], name, a.State, a.Account)
+		case !wanted && a.State != signup.Skipped:
+			r.problem("user %s came in by %s; at %s the ledger says %s %s", u.ID, u.How, name, a.State, a.Reason)
+		}
+	}
+	for attribute, name := range map[string]string{"stripeCustomerId": "billing", "welcomeId": "welcome"} {
+		value, _ := u.Properties[extensionOf(u, attribute)].(string)
+		if a, _ := row.Association(name); wanted && value != a.Account {
+			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, value, a.Account)
+		}
+	}
+}
+
+// extensionOf is the full name of a custom attribute as it stands on the user.
+func extensionOf(u sim.DirectoryUser, short string) string {
+	for name := range u.Properties {
+		if strings.HasPrefix(name, "extension_") && strings.HasSuffix(name, "_"+short) {
+			return name
+		}
+	}
+	return ""
+}
+
+// holdings reads every destination.
+func (l *local) holdings(ctx context.Context) (map[string]holdings, error) {
+	all := map[string]holdings{"billing": {}, "welcome": {}, "customers": {}}
+	for _, c := range l.Stripe.Customers() {
+		if id := signup.UserID(c.Metadata["entra_object_id"]); !c.Deleted {
+			all["billing"][id] = append(all["billing"][id], c.ID)
+		}
+	}
+	for _, d := range l.Webhook.Deliveries() {
+		id := signup.UserID(d.Subject)
+		all["welcome"][id] = append(all["welcome"][id], d.Account)
+	}
+	db, err := sql.Open("sqlite", l.path("customers.db"))
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(ctx, "SELECT entra_id FROM customers")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		all["customers"][signup.UserID(id)] = append(all["customers"][signup.UserID(id)], id)
+	}
+	return all, rows.Err()
+}
+
+// print shows the report to a person.
+func (r *localReport) print(w io.Writer, l *local) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t)
+	fmt.Fprintln(t, "ORIGIN\tSIGN-UPS\tFIRST SEEN BY")
+	for _, origin := range slices.Sorted(maps.Keys(r.Origins)) {
+		total, by := 0, []string{}
+		for _, d := range slices.Sorted(maps.Keys(r.Origins[origin])) {
+			total += r.Origins[origin][d]
+			by = append(by, fmt.Sprintf("%s %d", d, r.Origins[origin][d]))
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\n", origin, total, strings.Join(by, ", "))
+	}
+	fmt.Fprintln(t, "\nDESTINATION\tASSOCIATED\tOTHERWISE")
+	for _, name := range slices.Sorted(maps.Keys(r.Destinations)) {
+		var other []string
+		for _, state := range slices.Sorted(maps.Keys(r.Destinations[name])) {
+			if state != string(signup.Associated) {
+				other = append(other, fmt.Sprintf("%s %d", state, r.Destinations[name][state]))
+			}
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\n", name, r.Destinations[name][string(signup.Associated)], strings.Join(other, ", "))
+	}
+	users := float64(max(r.Detected, 1))
+	fmt.Fprintf(t, "\nsign-up to detection\tp50 %.0f s, p99 %.0f s\t(simulated time; the timer fires every minute)\n", r.Delay.P50, r.Delay.P99)
+	fmt.Fprintf(t, "sign-up to associated\tp50 %.0f s, p99 %.0f s\n", r.DelayAssociated.P50, r.DelayAssociated.P99)
+	fmt.Fprintf(t, "Graph calls\t%d\t%.2f a user: %s\n", r.GraphCalls, float64(r.GraphCalls)/users, graphByKind(r.Graph))
+	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.Runs)
+	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
+	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nLook into %s (the customers) and %s (the ledger); the handler's log is %s.\n", l.path("customers.db"), l.path("ledger.db"), l.path("handler.log"))
+	if len(r.Problems) == 0 {
+		_, err := fmt.Fprintln(w, "The tenant, the ledger and the destinations agree about everyone.")
+		return err
+	}
+	for _, p := range r.Problems[:min(len(r.Problems), 20)] {
+		fmt.Fprintln(w, "PROBLEM:", p)
+	}
+	return nil
+}
+
+func graphByKind(routes map[string]int) string {
+	var parts []string
+	for _, route := range slices.Sorted(maps.Keys(routes)) {
+		parts = append(parts, fmt.Sprintf("%s %d", strings.Replace(route, "/v1.0", "", 1), routes[route]))
+	}
+	return strings.Join(parts, ", ")
+}

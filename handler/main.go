@@ -1,0 +1,106 @@
+// Command handler is signup-sync: alone it serves the Azure Functions host as a custom handler; with a command it is
+// the operator's tool. This package reads the configuration and wires the parts together; what the job is stands in
+// pipeline.Engine.Run.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes, as `handler --help` says them.
+const (
+	exitOK       = 0
+	exitFailed   = 1 // the command could not do its work, or found that something is wrong
+	exitRefused  = 2 // the command line, the environment or signup-sync.yaml is wrong: nothing was begun
+	helpOfExits  = "Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong."
+	descriptions = "Brings everyone who signs up in a Microsoft Entra External ID tenant to the systems that should know them. Without a command it serves the Azure Functions host. " + helpOfExits
+)
+
+// commands is the command line.
+type commands struct {
+	Serve serveCommand `cmd:"" default:"1" help:"Serve the Azure Functions host (the host starts it so, without arguments)."`
+	Local localCommand `cmd:"" help:"Show the whole job on this machine: a simulated tenant, simulated destinations, and this program under a small Functions host."`
+	Sim   simCommand   `cmd:"" help:"Serve the simulated tenant and destinations, for 'func start'."`
+	Check checkCommand `cmd:"" help:"Check the environment and signup-sync.yaml, and change nothing."`
+}
+
+// system is what a command may use of the outside.
+type system struct {
+	args           []string
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+// refusal is an error in what the user gave: exit code 2.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, system{args: os.Args[1:], getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// run is the program; it returns the exit code.
+func run(ctx context.Context, s system) int {
+	var c commands
+	exited := -1
+	parser, err := kong.New(&c, kong.Name("handler"), kong.Description(descriptions), kong.Writers(s.stdout, s.stderr),
+		kong.Exit(func(code int) { exited = code }), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(s))
+	if err != nil {
+		fmt.Fprintln(s.stderr, "error:", err)
+		return exitFailed
+	}
+	command, err := parser.Parse(s.args)
+	if exited >= 0 {
+		return exited // --help
+	}
+	if err == nil {
+		err = command.Run()
+	} else {
+		err = refusal{fmt.Errorf("%w; see 'handler --help'", err)}
+	}
+	if err == nil {
+		return exitOK
+	}
+	for _, line := range eachError(err) {
+		fmt.Fprintln(s.stderr, "error:", line)
+	}
+	if _, ok := errors.AsType[refusal](err); ok {
+		return exitRefused
+	}
+	return exitFailed
+}
+
+// eachError takes joined errors apart, so that each has a line of its own.
+func eachError(err error) []error {
+	var config ConfigErrors
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range many.Unwrap() {
+			all = append(all, eachError(e)...)
+		}
+		return all
+	}
+	if r, ok := err.(refusal); ok {
+		return eachError(r.error)
+	}
+	if errors.As(err, &config) {
+		all := make([]error, len(config))
+		for i := range config {
+			all[i] = config[i]
+		}
+		return all
+	}
+	return []error{err}
+}

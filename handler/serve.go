@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"signup-sync/handler/functions"
+)
+
+type serveCommand struct{}
+
+// Run serves the host until it is told to stop. With a configuration that is wrong it serves as well, and every
+// invocation says what is wrong: three bad exits would shut the host down, and hide the reason with it.
+func (serveCommand) Run(ctx context.Context, s system) error {
+	log := functions.NewLogger(s.stdout, s.stderr)
+	l, err := functions.Listen(s.getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
+	if err != nil {
+		return refusal{fmt.Errorf("%w; to see the job on this machine run 'handler local'", err)}
+	}
+	timeout, timeoutErr := invocationTime(s.getenv("FUNCTIONS_APP_ROOT_PATH"), s.getenv("AzureFunctionsJobHost__functionTimeout"))
+	server := &functions.Server{Timeout: timeout, Log: log}
+	a, err := openApp(s.getenv, log)
+	if err = errors.Join(err, timeoutErr); err != nil {
+		for _, e := range eachError(err) {
+			log.Error("configuration refused", "err", e)
+		}
+		refused := fmt.Errorf("configuration refused: %w", err)
+		server.Functions = map[string]functions.Func{"SyncNewUsers": func(context.Context, functions.Invocation) (any, error) { return nil, refused }}
+		return server.Serve(ctx, l)
+	}
+	defer a.ledger.Close()
+	server.Functions = map[string]functions.Func{"SyncNewUsers": a.syncNewUsers}
+	return server.Serve(ctx, l)
+}
+
+// invocationTime is how long an invocation may take: functionTimeout less a margin, at most four minutes. The setting
+// overrides host.json, as it does for the host; without either it is the consumption plan's default of five minutes.
+func invocationTime(root, setting string) (time.Duration, error) {
+	text := setting
+	if text == "" {
+		data, err := os.ReadFile(filepath.Join(root, "host.json"))
+		if err != nil && !os.IsNotExist(err) {
+			return runTime, fmt.Errorf("read functionTimeout: %w", err)
+		}
+		var host struct{ FunctionTimeout string }
+		if err == nil {
+			if err := json.Unmarshal(data, &host); err != nil {
+				return runTime, fmt.Errorf("read functionTimeout: host.json: %w", err)
+			}
+		}
+		text = host.FunctionTimeout
+	}
+	if text == "" || text == "-1" {
+		return runTime, nil
+	}
+	var h, m, s int
+	if n, err := fmt.Sscanf(text, "%d:%d:%d", &h, &m, &s); n != 3 || err != nil {
+		return runTime, fmt.Errorf("read functionTimeout: %q, want hh:mm:ss", text)
+	}
+	limit := time.Duration(h)*time.Hour + time.Duration(m)*time.Minute + time.Duration(s)*time.Second
+	if limit <= 2*runMargin {
+		return limit / 2, nil
+	}
+	return min(limit-runMargin, runTime), nil
+}
+
+type checkCommand struct{}
+
+// Run checks what can be checked without asking anyone.
+func (checkCommand) Run(_ context.Context, s system) error {
+	a, err := openApp(s.getenv, functions.NewLogger(s.stdout, s.stderr))
+	if err != nil {
+		return refusal{err}
+	}
+	defer a.ledger.Close()
+	fmt.Fprintf(s.stdout, "%s is good: %d destinations\n", a.env.Config, len(a.config.Destinations))
+	for _, d := range a.config.Destinations {
+		fmt.Fprintf(s.stdout, "  %-20s %-12s %s\n", d.Name, d.Connector, d.Mode)
+	}
+	return nil
+}

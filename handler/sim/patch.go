@@ -1,0 +1,164 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// maxExtension is the longest string value of an extension property (docs: service limits of external tenants).
+const maxExtension = 250
+
+// writableText are the string properties that a patch can set, and their largest lengths (docs: user resource).
+var writableText = map[string]int{"displayName": 256, "givenName": 64, "surname": 64, "mail": 113, "jobTitle": 128,
+	"country": 128, "city": 128, "employeeId": 16, "preferredLanguage": 64, "mobilePhone": 64, "usageLocation": 2,
+	"companyName": 64, "department": 64, "postalCode": 40, "state": 128, "streetAddress": 1024, "officeLocation": 128}
+
+// readOnly are properties that nobody can patch.
+var readOnly = []string{"id", "createdDateTime", "creationType", "externalUserStateChangeDateTime", "proxyAddresses"}
+
+// patchUser changes a user (docs: Update user); nothing is applied unless everything is valid.
+func (t *Tenant) patchUser(c *graphCall) reply {
+	if mt, _, err := mime.ParseMediaType(c.request.Header.Get("Content-Type")); err != nil || mt != "application/json" {
+		return refuse(http.StatusUnsupportedMediaType, "Request_BadRequest", "Entity only allows writes with a JSON Content-Type header.")
+	}
+	var patch map[string]any
+	if json.Unmarshal(c.body, &patch) != nil || patch == nil {
+		return badRequest("Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of valid JSON format.")
+	}
+	u := t.find(c.vars[0])
+	if u == nil || u.deleted() || u.at(c.replica, c.now) == nil {
+		return notFound(c.vars[0])
+	}
+	names := slices.Sorted(maps.Keys(patch))
+	names = slices.DeleteFunc(names, func(n string) bool { return strings.Contains(n, "@odata.") })
+	if len(names) == 0 {
+		t.empty++
+		return reply{status: http.StatusNoContent}
+	}
+	for _, n := range names {
+		if bad := t.checkProperty(u, n, patch[n]); bad != nil {
+			return *bad
+		}
+	}
+	before, after := u.truth(), maps.Clone(u.truth())
+	for _, n := range names {
+		if patch[n] == nil {
+			delete(after, n)
+			continue
+		}
+		after[n] = patch[n]
+		if n == "userPrincipalName" {
+			after["identities"] = renamed(before["identities"], patch[n])
+		}
+	}
+	t.writeUser(u, after, c.now)
+	t.auditPatch(c, u, names, before, after)
+	return reply{status: http.StatusNoContent}
+}
+
+// checkProperty refuses a property that a user does not have or a value that it cannot have.
+func (t *Tenant) checkProperty(u *resident, name string, value any) *reply {
+	var r reply
+	switch {
+	case name == "userPrincipalName":
+		return t.checkUPN(u, value)
+	case strings.HasPrefix(name, "extension_"):
+		return t.checkExtension(name, value)
+	case slices.Contains(readOnly, name):
+		r = invalid("Property '" + name + "' is read-only and cannot be set.")
+	case name == "accountEnabled":
+		if _, ok := value.(bool); ok {
+			return nil
+		}
+		r = invalidValue(name)
+	case name == "otherMails" || name == "identities" || name == "businessPhones":
+		if _, ok := value.([]any); ok {
+			return nil
+		}
+		r = invalidValue(name)
+	case writableText[name] > 0:
+		s, isText := value.(string)
+		if value == nil && name != "displayName" || isText && s != "" && len([]rune(s)) <= writableText[name] {
+			return nil
+		}
+		r = invalidValue(name)
+	default:
+		r = invalid("Invalid property '" + name + "'.")
+	}
+	return &r
+}
+
+func (t *Tenant) checkExtension(name string, value any) *reply {
+	a := t.attribute(name)
+	if a == nil {
+		r := invalid("The following extension properties are not available: " + name + ".")
+		return &r
+	}
+	good := value == nil
+	switch v := value.(type) {
+	case string:
+		good = a.kind() == "String" && len([]rune(v)) <= maxExtension && v != ""
+	case bool:
+		good = a.kind() == "Boolean"
+	case float64:
+		good = a.kind() == "Integer" && v == float64(int32(v))
+	}
+	if good {
+		return nil
+	}
+	r := invalidValue(name)
+	return &r
+}
+
+// checkUPN applies the rules of user principal names (docs: password policies, userPrincipalName policies).
+func (t *Tenant) checkUPN(u *resident, value any) *reply {
+	upn, _ := value.(string)
+	local, domain, found := strings.Cut(upn, "@")
+	bad := strings.ContainsFunc(local, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("'.-_!#^~", c))
+	})
+	if !found || bad || local == "" || len(local) > 64 || len(domain) > 48 || len(upn) > 113 || strings.HasSuffix(local, ".") {
+		r := invalidValue("userPrincipalName")
+		return &r
+	}
+	if !slices.ContainsFunc(t.domains(), func(d string) bool { return strings.EqualFold(d, domain) }) {
+		r := invalid("The domain portion of the userPrincipalName property is invalid. You must use one of the verified domain names in your organization.")
+		return &r
+	}
+	for _, other := range t.order {
+		if have, _ := other.last()["userPrincipalName"].(string); other != u && strings.EqualFold(have, upn) {
+			const text = "Another object with the same value for property userPrincipalName already exists."
+			r := refuse(http.StatusBadRequest, "Request_BadRequest", text, errorDetail{"ObjectConflict", text, "userPrincipalName"})
+			return &r
+		}
+	}
+	return nil
+}
+
+func invalid(message string) reply {
+	return refuse(http.StatusBadRequest, "Request_BadRequest", message)
+}
+
+func invalidValue(name string) reply {
+	return invalid(fmt.Sprintf("Invalid value specified for property '%s' of resource 'User'.", name))
+}
+
+// renamed is the identities with the userPrincipalName one changed.
+func renamed(identities, upn any) []any {
+	var out []any
+	list, _ := identities.([]any)
+	for _, x := range list {
+		id, _ := x.(map[string]any)
+		if id["signInType"] == "userPrincipalName" {
+			id = maps.Clone(id)
+			id["issuerAssignedId"] = upn
+		}
+		out = append(out, id)
+	}
+	return out
+}

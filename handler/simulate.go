@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	_ "modernc.org/sqlite" // the database that simulated runs write to
+
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
+)
+
+// What the simulations and local.settings.json agree on. None of it is a secret: it opens nothing but a simulation.
+const (
+	simTenant  = "04dcc6ab-388a-4559-b527-fbec656300ea"
+	simClient  = "5f7f1f6a-0000-4000-8000-00000000c11e"
+	simSecret  = "simulated"
+	simWelcome = "whsec_c2ltdWxhdGVkLXNpbXVsYXRlZC1zaW11bGF0ZWQ="
+)
+
+// simulation is the simulated world on an address of this machine, with its files in a folder.
+type simulation struct {
+	*sim.World
+	server *sim.Server
+	dir    string
+}
+
+// openSimulation makes the folder, an empty customers database in it, and serves the simulated systems.
+func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock) (*simulation, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the folder: %w", err)
+	}
+	for _, name := range []string{"customers.db", "ledger.db"} {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(filepath.Join(dir, name+suffix)); err != nil && !os.IsNotExist(err) {
+				return nil, fmt.Errorf("remove what an earlier run left: %w", err)
+			}
+		}
+	}
+	s := &simulation{dir: dir, World: &sim.World{
+		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed,
+			Attributes: []string{"stripeCustomerId", "welcomeId", "marketingOptIn"}}),
+		// Clients keep tokens by the machine's clock, so the tokens live by it too.
+		Entra: sim.NewEntra(sim.EntraOptions{Clock: clock, Tenant: simTenant, Seed: seed, TokenLife: tokenLife(clock), Apps: []sim.App{{ID: simClient, Secret: simSecret,
+			Roles: []string{"AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All"}}}}),
+		Stripe:  sim.NewStripe(sim.StripeOptions{Clock: clock, APIKey: simSecret}),
+		Webhook: sim.NewWebhook(sim.WebhookOptions{Clock: clock, Secrets: []string{simWelcome}}),
+	}}
+	if err := s.createCustomers(ctx); err != nil {
+		return nil, fmt.Errorf("create the customers table: %w", err)
+	}
+	var err error
+	if s.server, err = sim.Serve(ctx, addr, s.World); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(s.path("ca.pem"), s.server.CA, 0o644); err != nil {
+		return nil, fmt.Errorf("write the simulations' certificate authority: %w", err)
+	}
+	return s, nil
+}
+
+func tokenLife(clock signup.ScaledClock) time.Duration {
+	if clock.Rate > 1 {
+		return time.Duration(clock.Rate * float64(time.Hour))
+	}
+	return 0
+}
+
+func (s *simulation) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *simulation) createCustomers(ctx context.Context) error {
+	db, err := sql.Open("sqlite", s.path("customers.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.ExecContext(ctx, `CREATE TABLE customers (
+		entra_id  TEXT PRIMARY KEY,
+		email     TEXT,
+		name      TEXT,
+		stripe_id TEXT NOT NULL)`)
+	return err
+}
+
+// settings are the app settings with which the program works against the simulation.
+func (s *simulation) settings() map[string]string {
+	return map[string]string{
+		"ENTRA_TENANT_ID": simTenant, "ENTRA_CLIENT_ID": simClient, "ENTRA_CREDENTIAL": "secret", "ENTRA_CLIENT_SECRET": simSecret,
+		"ENTRA_AUTHORITY": s.server.URL, "GRAPH_URL": s.server.URL, "EXTRA_CA_FILE": s.path("ca.pem"),
+		"STRIPE_URL": s.server.URL, "STRIPE_API_KEY": simSecret,
+		"WELCOME_URL": s.server.URL + "/webhook", "WELCOME_SECRET": simWelcome,
+		"CUSTOMERS_DSN": s.path("customers.db"),
+	}
+}
+
+type simCommand struct {
+	Listen string        `default:"127.0.0.1:7443" help:"Address on this machine, as in local.settings.json."`
+	Dir    string        `default:".sim" type:"path" help:"Folder for the certificate authority and the customers database; emptied of both at the start."`
+	Every  time.Duration `default:"20s" help:"Someone signs up so often."`
+	Seed   uint64        `default:"1" help:"The same seed makes the same people."`
+}
+
+// Run serves the simulations, by the wall clock, until it is stopped.
+func (c simCommand) Run(ctx context.Context, s system) error {
+	world, err := openSimulation(ctx, c.Dir, c.Listen, c.Seed, signup.ScaledClock{})
+	if err != nil {
+		return err
+	}
+	defer world.server.Close()
+	fmt.Fprintf(s.stdout, "The simulated tenant, Stripe and webhook receiver are at %s; what they hold goes with this process.\n", world.server.URL)
+	fmt.Fprintf(s.stdout, "Certificate authority: %s\nCustomers database:    %s\n", world.path("ca.pem"), world.path("customers.db"))
+	fmt.Fprintln(s.stdout, "Start Azurite and, in the project's folder, 'func start'. Ctrl+C ends this.")
+	clock := signup.ScaledClock{}
+	for _, p := range sim.Crowd(1_000_000/max(1, int(time.Second/max(c.Every, time.Millisecond))), c.Seed) {
+		if clock.Sleep(ctx, c.Every) != nil {
+			break
+		}
+		id := world.Tenant.SignUp(p)
+		fmt.Fprintf(s.stdout, "%s  %-8s %s\n", clock.Now().Format(time.TimeOnly), p.How, id)
+	}
+	return nil
+}

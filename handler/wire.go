@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"signup-sync/handler/connector"
+	"signup-sync/handler/entra"
+	"signup-sync/handler/functions"
+	"signup-sync/handler/ledger"
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+// app is the program, wired.
+type app struct {
+	env    environment
+	config *Config
+	http   *http.Client
+	tenant *entra.Tenant
+	ledger *ledger.Ledger
+	engine *pipeline.Engine
+}
+
+// openApp reads the environment and the configuration and wires the parts. It asks nothing of the outside. Its error
+// joins all that is wrong.
+func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
+	env, envErr := parseEnvironment(getenv)
+	config, configErr := readConfig(env.Config, getenv)
+	hc, caErr := newHTTPClient(env.CAFile)
+	if err := errors.Join(envErr, configErr, caErr); err != nil {
+		return nil, err
+	}
+	a := &app{env: env, config: config, http: hc}
+	if err := a.openTenant(getenv, log); err != nil {
+		return nil, err
+	}
+	if err := a.openLedger(getenv); err != nil {
+		return nil, err
+	}
+	destinations, err := a.openDestinations(log)
+	if err != nil {
+		return nil, err
+	}
+	a.engine = &pipeline.Engine{
+		Tenant:       env.Tenant,
+		Settings:     pipeline.Settings{Overlap: config.Sync.Overlap, FirstLookBack: config.Sync.FirstLookBack, Origins: config.Signups.Origins},
+		Mapping:      config.Mapping,
+		Destinations: destinations,
+		Backstop:     a.tenant.Directory(),
+		Directory:    a.tenant,
+		Ledger:       a.ledger,
+		Clock:        env.Clock,
+		Rand:         rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		Each:         pipeline.Each,
+		Log:          log,
+	}
+	for _, d := range []signup.Detector{a.tenant.Audit(), a.tenant.Directory()} {
+		if slices.Contains(config.Sync.Detectors, d.Name()) {
+			a.engine.Detectors = append(a.engine.Detectors, d)
+		}
+	}
+	return a, nil
+}
+
+// readConfig reads and checks the configuration file.
+func readConfig(path string, getenv func(string) string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w; put signup-sync.yaml beside host.json, or name it in SIGNUP_SYNC_CONFIG", err)
+	}
+	return parseConfig(path, data, getenv, newConnectorChecks())
+}
+
+// newConnectorChecks lets the configuration's check know what connectors take.
+func newConnectorChecks() connectorChecks {
+	checks := connectorChecks{
+		Settings: func(kind string, settings map[string]any) []error {
+			_, errs := connector.Open(kind, settings, connector.Env{})
+			return errs
+		},
+		Record: connector.CheckRecord,
+	}
+	for _, k := range connector.Kinds() {
+		checks.Kinds = append(checks.Kinds, k.Name)
+	}
+	return checks
+}
+
+// newHTTPClient is the one client for everything outside; caFile adds roots to the system's.
+func newHTTPClient(caFile string) (*http.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 16
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("EXTRA_CA_FILE: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("EXTRA_CA_FILE: %s holds no PEM certificate", caFile)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &http.Client{Transport: transport}, nil
+}
+
+func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
+	identity, err := entra.NewIdentity(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, a.http)
+	if err != nil {
+		return err
+	}
+	credential, err := entra.NewCredential(entra.CredentialOptions{
+		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: a.http,
+		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: identity,
+	})
+	if err != nil {
+		return err
+	}
+	a.tenant, err = entra.Open(entra.Options{
+		GraphURL: a.env.Graph, Credential: credential, HTTP: a.http, Clock: a.env.Clock, Log: log,
+		Attributes: a.config.Mapping.Attributes(), ExtensionsApp: a.config.Profile.ExtensionsApp, AuditRetention: a.config.Sync.AuditRetention,
+	})
+	return err
+}
+
+func (a *app) openLedger(getenv func(string) string) (err error) {
+	switch a.env.Ledger {
+	case "memory":
+		a.ledger = ledger.Memory(a.env.Tenant)
+	case "file":
+		a.ledger, err = ledger.OpenSQLite(a.env.File, a.env.Tenant)
+	default:
+		o := ledger.TablesOptions{Tenant: a.env.Tenant, ConnectionString: a.env.Storage.Connection,
+			TableServiceURL: a.env.Storage.Tables, AccountName: a.env.Storage.Account, Transport: a.http}
+		if o.ConnectionString == "" {
+			if o.Credential, err = entra.NewIdentity(getenv("IDENTITY_ENDPOINT") != "", a.env.Storage.Identity, a.http); err != nil {
+				return err
+			}
+		}
+		a.ledger, err = ledger.OpenTables(o)
+	}
+	return err
+}
+
+func (a *app) openDestinations(log *slog.Logger) ([]pipeline.Destination, error) {
+	kinds := map[string]connector.Kind{}
+	for _, k := range connector.Kinds() {
+		kinds[k.Name] = k
+	}
+	var all []pipeline.Destination
+	for _, d := range a.config.Destinations {
+		c, errs := connector.Open(d.Connector, d.Settings, connector.Env{HTTP: a.http, Clock: a.env.Clock, Log: log, Shape: d.Record})
+		if len(errs) > 0 {
+			return nil, fmt.Errorf("open the destination %s: %w", d.Name, errors.Join(errs...))
+		}
+		k := kinds[d.Connector]
+		all = append(all, pipeline.Destination{Name: d.Name, Connector: c, Observe: d.Mode == "observe",
+			Rate: or(d.Rate, k.Rate), Burst: or(d.Burst, k.Burst), Concurrency: or(d.Concurrency, k.Concurrency)})
+	}
+	return all, nil
+}
+
+func or[T int | float64](configured, usual T) T {
+	if configured != 0 {
+		return configured
+	}
+	return usual
+}
+
+// report is the summary of one invocation: what the engine did, and what it asked of others for it.
+type report struct {
+	pipeline.Summary
+	GraphCalls         int64 `json:"graphCalls"`
+	LedgerTransactions int64 `json:"ledgerTransactions"` // that wrote rows; notes are counted apart
+	LedgerNotes        int64 `json:"ledgerNotes"`
+	LedgerReads        int64 `json:"ledgerReads"`
+}
+
+// syncNewUsers is the function SyncNewUsers.
+func (a *app) syncNewUsers(ctx context.Context, in functions.Invocation) (any, error) {
+	calls, counts := a.tenant.Calls(), a.ledger.Counts()
+	sum, err := a.engine.Run(ctx, pipeline.Trigger{Invocation: in.ID, PastDue: in.Timer.PastDue, Last: in.Timer.Last})
+	after := a.ledger.Counts()
+	return report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
+		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads}, err
+}
+
+const (
+	// runTime is the longest that an invocation takes, whatever functionTimeout allows: another comes in a minute.
+	runTime = 4 * time.Minute
+	// runMargin is kept below functionTimeout, at which the host kills the process.
+	runMargin = 30 * time.Second
+)
