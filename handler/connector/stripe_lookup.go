@@ -116,7 +116,6 @@ func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) 
 	var own, free []*stripe.Customer
 	for _, x := range found {
 		switch {
-		case x.Deleted:
 		case carries(x, req):
 			own = append(own, x)
 		case x.Metadata[metaUser] == "" && strings.EqualFold(x.Email, req.Email):

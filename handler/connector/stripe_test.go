@@ -102,6 +102,7 @@ func TestStripeCreation(t *testing.T) {
 	}
 	var got strings.Builder
 	c := stripeAt(t, func(w http.ResponseWriter, r *http.Request) {
+		got.Reset()
 		got.WriteString(r.Method + " " + r.URL.String() + "\n")
 		for _, name := range []string{"Authorization", "Content-Type", "Idempotency-Key", "Stripe-Version", "X-Stripe-Client-Telemetry"} {
 			got.WriteString(name + ": " + r.Header.Get(name) + "\n")
@@ -111,8 +112,13 @@ func TestStripeCreation(t *testing.T) {
 		slices.Sort(pairs)
 		text, _ := url.QueryUnescape(strings.Join(pairs, "\n"))
 		got.WriteString("\n" + text + "\n")
+		w.Header().Set("Request-Id", "req_1")
 		_, _ = w.Write(answer)
 	})
+	// Telemetry, were it on, would tell about the first call in the second.
+	if _, err := c.Associate(t.Context(), ada); err != nil {
+		t.Fatal(err)
+	}
 	req := ada
 	req.Record = map[string]any{
 		"email": "ada+1@example.com", "name": "Ada Lovelace", "phone": "+44 20 7946 0000", "description": "signed up alone",
@@ -315,6 +321,22 @@ func TestStripeTakesTheOldestOfSeveralAndSaysSo(t *testing.T) {
 		log := b.log.String()
 		if !strings.Contains(log, "count=2") || !strings.Contains(log, older) || !strings.Contains(log, newer) || strings.Contains(log, "@") {
 			t.Errorf("%s: log %q", name, log)
+		}
+	}
+}
+
+func TestStripeDoesNotBelieveALateSearch(t *testing.T) {
+	for name, change := range map[string]func(*sim.StripeCustomer){
+		"deleted":  func(c *sim.StripeCustomer) { c.Deleted = true },
+		"unlinked": func(c *sim.StripeCustomer) { c.Metadata = nil },
+	} {
+		b := stripeBench(t, sim.StripeOptions{SearchLag: time.Hour}, "metadata", nil)
+		id := b.there.Add(sim.StripeCustomer{Metadata: linked(ada)})
+		b.clock.Advance(time.Hour)
+		b.there.Edit(id, change)
+		a, err := b.Associate(t.Context(), unsure(ada))
+		if err != nil || a.ID == id || b.there.Calls()["retrieve"] != 1 {
+			t.Errorf("%s: got %q, %v; the search showed %q as it was", name, a.ID, err, id)
 		}
 	}
 }

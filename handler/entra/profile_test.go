@@ -187,6 +187,16 @@ func TestExtensionsAreLookedUpOnce(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	})
+	t.Run("created after it was missed", func(t *testing.T) {
+		g := newGraph(t, page("", owner), page("", property("Favoritecolor")),
+			page("", owner), page("", property("Favoritecolor"), property("newsletter")), answer(200, janesProfile))
+		tenant := g.open(want)
+		for _, missing := range []bool{true, false} {
+			if _, err := tenant.Users(t.Context(), []signup.UserID{jane}); (err != nil) != missing {
+				t.Errorf("got %v, want missing %v", err, missing)
+			}
+		}
+	})
 	tests := []struct {
 		name    string
 		answers []http.HandlerFunc

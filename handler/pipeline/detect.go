@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"signup-sync/handler/signup"
 )
 
 const (
-	// freshUsers is how many new users a run works at once, from memory; their rows are inserted with the intent. The
-	// others wait in the ledger.
+	// freshUsers is how many new users a run works from memory; their rows are inserted with the intent. The others wait
+	// in the ledger.
 	freshUsers = 300
 	// insertRows is how many rows are recorded in one call.
 	insertRows = 200
@@ -19,11 +20,12 @@ const (
 	knownUsers = 200_000
 )
 
-// detect reads every detector and returns the rows that were inserted with this run's intent. A detector that fails
+// detect reads every detector and hands over the rows that it inserted with this run's intent. A detector that fails
 // does not keep the others back; the error is for the case that none could be read.
-func (r *run) detect(ctx context.Context) ([]signup.Row, error) {
+func (r *run) detect(ctx context.Context) error {
+	defer close(r.fresh)
 	if deadline, ok := ctx.Deadline(); ok {
-		// Half of the time at most, so that a long backlog of reading does not starve the work.
+		// Half of the time at most: what is recorded without an intent is worked after it.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, time.Now().Add(time.Until(deadline)/2))
 		defer cancel()
@@ -31,10 +33,8 @@ func (r *run) detect(ctx context.Context) ([]signup.Row, error) {
 	results := make([]detection, len(r.Detectors))
 	r.Each(len(r.Detectors), func(i int) { results[i] = r.detectOne(ctx, r.Detectors[i]) })
 
-	var fresh []signup.Row
 	var errs []error
 	for i, d := range results {
-		fresh = append(fresh, d.fresh...)
 		r.sum.Detectors = append(r.sum.Detectors, d.sum)
 		if d.err != nil {
 			errs = append(errs, fmt.Errorf("detector %s: %w", r.Detectors[i].Name(), d.err))
@@ -42,16 +42,15 @@ func (r *run) detect(ctx context.Context) ([]signup.Row, error) {
 		}
 	}
 	if len(errs) < len(r.Detectors) {
-		return fresh, nil
+		return nil
 	}
-	return fresh, fmt.Errorf("%w: %w", ErrNoDetector, errors.Join(errs...))
+	return fmt.Errorf("%w: %w", ErrNoDetector, errors.Join(errs...))
 }
 
 // detection is what one detector's turn came to.
 type detection struct {
-	fresh []signup.Row
-	sum   DetectorSummary
-	err   error
+	sum DetectorSummary
+	err error
 }
 
 // detectOne reads one detector's window slice by slice: rows first, then the watermark.
@@ -187,12 +186,10 @@ func (r *run) record(ctx context.Context, detector string, events []signup.Event
 		}
 	}
 	out.sum.New += len(insert)
-	for _, row := range insert {
-		if !row.Intent.IsZero() {
-			out.fresh = append(out.fresh, row)
-		}
-	}
 	r.remember(insert, rows)
+	if insert = slices.DeleteFunc(insert, func(row signup.Row) bool { return row.Intent.IsZero() }); len(insert) > 0 {
+		r.fresh <- insert // has room for every user that may come this way
+	}
 	return nil
 }
 

@@ -72,8 +72,14 @@ func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 	if err != nil || r.sum.Busy {
 		return r.sum, err
 	}
-	fresh, detectErr := r.detect(ctx)
-	workErr := r.work(ctx, fresh)
+	var detectErr, workErr error
+	r.Each(2, func(i int) {
+		if i == 0 {
+			detectErr = r.detect(ctx) // hands over who is new …
+		} else {
+			workErr = r.work(ctx) // … and who is due is worked meanwhile
+		}
+	})
 	endErr := r.end(ctx)
 	return r.sum, errors.Join(detectErr, workErr, endErr)
 }
@@ -89,7 +95,8 @@ type run struct {
 	lease   lease
 	state   state
 
-	recording chan struct{} // held while a detector records; a channel, since the ledger is asked meanwhile
+	recording chan struct{}     // held while a detector records; a channel, since the ledger is asked meanwhile
+	fresh     chan []signup.Row // users just detected, with a durable intent; closed when detection is over
 
 	mu  sync.Mutex
 	sum Summary
@@ -97,7 +104,7 @@ type run struct {
 }
 
 func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
-	r := &run{Engine: e, trigger: t, start: e.Clock.Now(), recording: make(chan struct{}, 1)}
+	r := &run{Engine: e, trigger: t, start: e.Clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers)}
 	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
 	r.log = e.Log.With("run", r.id, "invocation", t.Invocation)
 	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}

@@ -19,12 +19,9 @@ const (
 	crashAt = 6 // … and then no more
 )
 
-// work associates the fresh users and then everyone who is due, until nobody is or the time is up.
-func (r *run) work(ctx context.Context, fresh []signup.Row) error {
-	q := &queue{run: r, fresh: fresh, due: r.Clock.Now(), turn: make(chan struct{}, 1), seen: map[signup.UserID]bool{}}
-	for _, row := range fresh {
-		q.seen[row.User] = true
-	}
+// work associates who is due and who is detected meanwhile, until there is nobody left or the time is up.
+func (r *run) work(ctx context.Context) error {
+	q := &queue{run: r, due: r.start, turn: make(chan struct{}, 1), seen: map[signup.UserID]bool{}}
 	workCtx := ctx
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -46,22 +43,24 @@ func (r *run) work(ctx context.Context, fresh []signup.Row) error {
 			r.renew(ctx)
 		}
 	}
-	r.handBack(ctx, q.rest())
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	for rows := range r.fresh { // until detection is over, which ends before the run's time does
+		q.fresh = append(q.fresh, rows...)
+	}
+	r.handBack(ctx, q.fresh)
 	return q.err
 }
 
-// queue hands out batches: the fresh rows, which have their intent already, and then what is due.
+// queue hands out batches: the fresh rows, which have their intent already, and what is due.
 type queue struct {
 	*run
-	due time.Time // everything due by then is worked
+	due  time.Time     // everything due by then is worked
+	turn chan struct{} // one at a time looks for more; a channel, since it is held while the ledger is asked
 
-	turn  chan struct{} // one at a time looks for more; a channel, since it is held while the ledger is asked
 	fresh []signup.Row
+	over  bool                   // detection is
 	page  []signup.Row           // due rows without an intent of this run
-	seen  map[signup.UserID]bool // whom this run has taken; they stay due in the ledger until settled
-	done  bool
+	seen  map[signup.UserID]bool // who was in a page; they stay due in the ledger until settled
+	done  bool                   // there is no further page
 	alone []signup.Row
 	err   error
 }
@@ -76,17 +75,34 @@ func (q *queue) next(ctx context.Context) []signup.Row {
 			q.fresh = q.fresh[n:]
 			return rows
 		}
-		if len(q.page) == 0 && !q.scan(ctx) {
+		if len(q.page) > 0 || q.scan(ctx) {
+			n := min(len(q.page), batchUsers)
+			rows := q.page[:n]
+			q.page = q.page[n:]
+			if rows = q.intend(ctx, rows); len(rows) > 0 {
+				return rows
+			}
+		} else if !q.await(ctx) {
 			return nil
-		}
-		n := min(len(q.page), batchUsers)
-		rows := q.page[:n]
-		q.page = q.page[n:]
-		if rows = q.intend(ctx, rows); len(rows) > 0 {
-			return rows
 		}
 	}
 	return nil
+}
+
+// await waits for users to be detected. When detection is over, those whom it recorded without an intent are due too.
+func (q *queue) await(ctx context.Context) bool {
+	if q.over {
+		return false
+	}
+	select {
+	case rows, ok := <-q.run.fresh:
+		if q.fresh = rows; !ok {
+			q.over, q.done, q.due = true, q.err != nil, q.Clock.Now()
+		}
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // scan reads a page of due rows. Rows that somebody is at, or that killed a run before, are set aside.
@@ -101,8 +117,8 @@ func (q *queue) scan(ctx context.Context) bool {
 			q.log.Warn("due rows not read", "err", err)
 			return false
 		}
-		if q.seen[row.User] {
-			continue
+		if q.seen[row.User] || row.Owner == q.id && !row.Intent.IsZero() {
+			continue // this run is at it, or about to be
 		}
 		q.seen[row.User] = true
 		switch {
@@ -121,9 +137,6 @@ func (q *queue) scan(ctx context.Context) bool {
 	q.done = !full
 	return len(q.page) > 0
 }
-
-// rest is what was taken with an intent and not begun.
-func (q *queue) rest() []signup.Row { return q.fresh }
 
 // intend makes the intent durable and returns the rows for which it is. Rows that somebody else has changed are left.
 func (r *run) intend(ctx context.Context, rows []signup.Row) []signup.Row {

@@ -96,10 +96,61 @@ func TestAuditOptions(t *testing.T) {
 	for _, q := range [][2]string{{"$top", "0"}, {"$top", "-1"}, {"$top", "x"}, {"$count", "true"}, {"$search", "x"}, {"$skip", "1"}, {"$orderby", "id"}} {
 		r.want(r.get(audits, q[0], q[1]), 400, "BadRequest")
 	}
-	o.StrictAuditFilter, o.RefuseLargeTop, o.AuditOrder = true, true, sim.OldestFirst
+	r.want(r.get(audits, "$orderby", " "), 400, "BadRequest")
+	o.StrictAuditFilter, o.RefuseLargeTop = true, true
 	r = serve(t, o)
 	r.want(r.get(audits, "$orderby", "activityDateTime"), 400, "BadRequest")
 	r.want(r.get(audits, "$top", "3"), 400, "BadRequest")
+}
+
+func TestAuditOrder(t *testing.T) {
+	order := func(o sim.Order) []string {
+		opt := calm()
+		opt.AuditOrder = o
+		r := serve(t, opt)
+		for i := range 12 { // four seconds with three rows each
+			r.tenant.SignUp(sim.Person{Email: fmt.Sprintf("u%d@example.com", i)})
+			r.clock.Advance(time.Second / 3)
+		}
+		return column(r.get(audits).rows(), "activityDateTime")
+	}
+	seconds := func(times []string) []string {
+		var out []string
+		for _, s := range times {
+			out = append(out, s[:19])
+		}
+		return out
+	}
+	newest, oldest, shuffled := order(sim.NewestFirst), order(sim.OldestFirst), order(sim.ShuffledWithinSecond)
+	if !slices.IsSorted(oldest) {
+		t.Errorf("oldest first: %v", oldest)
+	}
+	slices.Reverse(oldest)
+	if diff := cmp.Diff(newest, oldest); diff != "" {
+		t.Errorf("newest first is the reverse of oldest first:\n%s", diff)
+	}
+	if cmp.Equal(shuffled, newest) || !cmp.Equal(seconds(shuffled), seconds(newest)) {
+		t.Errorf("shuffled within the second: %v", shuffled)
+	}
+}
+
+func TestAuditTail(t *testing.T) {
+	o := calm()
+	o.InstantAudit, o.AuditTail = false, true
+	r := serve(t, o)
+	const n = 2500
+	for range n {
+		r.tenant.SignUp(sim.Person{Email: "a@example.com"})
+	}
+	r.clock.Advance(15 * time.Minute)
+	rows, _ := r.pages(10, audits, "$select", "id")
+	if late := n - len(rows); late < 1 || late > 8 {
+		t.Errorf("%d of %d rows are later than 15 min, want about one in a thousand", late, n)
+	}
+	r.clock.Advance(30 * time.Minute)
+	if rows, _ := r.pages(10, audits, "$select", "id"); len(rows) != n {
+		t.Errorf("after 45 min: %d of %d", len(rows), n)
+	}
 }
 
 func TestAuditByID(t *testing.T) {
@@ -154,7 +205,7 @@ func TestAuditPaging(t *testing.T) {
 			twice++
 		}
 	}
-	if twice == 0 || empty == 0 || short == 0 || pages < 6 {
+	if twice == 0 || empty == 0 || short < 3 || pages < 9 {
 		t.Errorf("got %d rows twice, %d empty and %d short pages of %d; want some of each", twice, empty, short, pages)
 	}
 }
@@ -404,6 +455,12 @@ func TestSignUpLog(t *testing.T) {
 	r.want(r.get(path, "$filter", "createdDateTime gt 2026-01-02T03:00:00Z"), 400, "BadRequest")
 	r.as("Directory.Read.All")
 	r.want(r.get(path), 403, "Authorization_RequestDenied")
+	o.NativeSignUps = true
+	r = serve(t, o)
+	r.tenant.SignUp(sim.Person{How: sim.Native, Email: "x@example.com"})
+	if n := len(r.get(path).rows()); n != 4 {
+		t.Errorf("a native sign-up leaves %d rows where it is logged, want 4", n)
+	}
 	o.NoSignUpLog = true
 	r = serve(t, o)
 	r.want(r.get(path), 403, "Authorization_RequestDenied")

@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// The b2c-extensions-app, which holds the custom attributes; its id is that of the published samples.
+// Applications. The b2c-extensions-app holds the custom attributes; its id is that of the published samples.
 const (
 	extensionsAppID  = "6ea3bc85-aec2-4b1c-92ff-4a117afb6621"
 	extensionsObject = "1d5d4f5c-6f0c-4d4b-8f1e-2f6f0d9f2a11"
+	ownObject        = "5b1f6a0e-2f57-4b61-8a43-6c3d6f2a9b02" // the calling app's own registration
 	extensionPrefix  = "extension_6ea3bc85aec24b1c92ff4a117afb6621_"
 )
 
@@ -69,16 +70,16 @@ var appSchema = schema{
 
 // listApplications knows the b2c-extensions-app and the app that calls (docs: List applications).
 func (t *Tenant) listApplications(c *graphCall) reply {
-	clauses, err := parseFilter(c.query.Get("$filter"))
-	if c.query.Get("$filter") == "" {
-		clauses, err = nil, nil
-	}
-	if err != nil || appSchema.check(clauses, true) != nil {
-		return unsupported("Unsupported or invalid query filter clause specified for resource 'Application'.")
+	var clauses []clause
+	if f := c.query.Get("$filter"); f != "" {
+		var err error
+		if clauses, err = parseFilter(f); err != nil || appSchema.check(clauses, true) != nil {
+			return unsupported("Unsupported or invalid query filter clause specified for resource 'Application'.")
+		}
 	}
 	apps := []map[string]any{
 		{"id": extensionsObject, "appId": extensionsAppID, "displayName": "b2c-extensions-app. Do not modify. Used by AADB2C for storing user data.", "signInAudience": "AzureADMyOrg"},
-		{"id": "5b1f6a0e-2f57-4b61-8a43-6c3d6f2a9b02", "appId": c.app, "displayName": "signup-sync", "signInAudience": "AzureADMyOrg"},
+		{"id": ownObject, "appId": c.app, "displayName": "signup-sync", "signInAudience": "AzureADMyOrg"},
 	}
 	apps = slices.DeleteFunc(apps, func(a map[string]any) bool { return !appSchema.match(clauses, a) })
 	return ok(t.wholeList(c, "applications", apps))
@@ -93,7 +94,7 @@ func (t *Tenant) listExtensions(c *graphCall) reply {
 			rows = append(rows, map[string]any{"id": a.id, "deletedDateTime": nil, "appDisplayName": "", "dataType": a.kind(),
 				"isMultiValued": false, "isSyncedFromOnPremises": false, "name": extensionPrefix + a.short, "targetObjects": []string{"User"}})
 		}
-	case "5b1f6a0e-2f57-4b61-8a43-6c3d6f2a9b02":
+	case ownObject:
 	default:
 		return notFound(c.vars[0])
 	}

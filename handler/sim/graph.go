@@ -241,28 +241,26 @@ var (
 	signUpReader = []string{"AuditLog.Read.All"}
 )
 
-// routes returns the endpoints. It is a function so that handlers and table may name each other.
-func routes() []route {
-	return []route{
-		{"GET", "/auditLogs/directoryAudits", logClass, 0, false, logReaders, (*Tenant).listAudits},
-		{"GET", "/auditLogs/directoryAudits/{id}", logClass, 0, false, logReaders, (*Tenant).getAudit},
-		{"GET", "/auditLogs/signUps", logClass, 0, true, signUpReader, (*Tenant).listSignUps},
-		{"GET", "/users", readClass, 2, false, userReaders, (*Tenant).listUsers},
-		{"GET", "/users/delta", readClass, 2, false, userReaders, (*Tenant).delta},
-		{"GET", "/users/{id}", readClass, 2, false, userReaders, (*Tenant).getUser},
-		{"PATCH", "/users/{id}", writeClass, 1, false, userWriters, (*Tenant).patchUser},
-		{"GET", "/applications", readClass, 2, false, appReaders, (*Tenant).listApplications},
-		{"GET", "/applications/{id}/extensionProperties", readClass, 2, false, appReaders, (*Tenant).listExtensions},
-		{"GET", "/organization", readClass, 1, false, orgReaders, (*Tenant).organization},
-		{"GET", "/domains", readClass, 1, false, domReaders, (*Tenant).listDomains},
-	}
+// routes are the endpoints.
+var routes = []route{
+	{"GET", "/auditLogs/directoryAudits", logClass, 0, false, logReaders, (*Tenant).listAudits},
+	{"GET", "/auditLogs/directoryAudits/{id}", logClass, 0, false, logReaders, (*Tenant).getAudit},
+	{"GET", "/auditLogs/signUps", logClass, 0, true, signUpReader, (*Tenant).listSignUps},
+	{"GET", "/users", readClass, 2, false, userReaders, (*Tenant).listUsers},
+	{"GET", "/users/delta", readClass, 2, false, userReaders, (*Tenant).delta},
+	{"GET", "/users/{id}", readClass, 2, false, userReaders, (*Tenant).getUser},
+	{"PATCH", "/users/{id}", writeClass, 1, false, userWriters, (*Tenant).patchUser},
+	{"GET", "/applications", readClass, 2, false, appReaders, (*Tenant).listApplications},
+	{"GET", "/applications/{id}/extensionProperties", readClass, 2, false, appReaders, (*Tenant).listExtensions},
+	{"GET", "/organization", readClass, 1, false, orgReaders, (*Tenant).organization},
+	{"GET", "/domains", readClass, 1, false, domReaders, (*Tenant).listDomains},
 }
 
 // findRoute finds the endpoint of a path with its version; segments are compared without regard to letter case. A path
 // without one gets a route that serves nothing.
 func findRoute(method, path string) (route, []string) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")[1:]
-	for _, r := range routes() {
+	for _, r := range routes {
 		want := strings.Split(strings.TrimPrefix(r.template, "/"), "/")
 		if r.method != method || len(want) != len(parts) {
 			continue

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -110,13 +109,17 @@ var signUpSchema = schema{
 
 func (t *Tenant) listAudits(c *graphCall) reply {
 	if o := c.query.Get("$orderby"); o != "" {
-		f := strings.Fields(o)
-		if t.o.StrictAuditFilter || f[0] != "activityDateTime" || len(f) > 2 || len(f) == 2 && f[1] != "asc" && f[1] != "desc" {
+		l := t.audits
+		switch o {
+		case "activityDateTime", "activityDateTime asc":
+			l.order = OldestFirst
+		case "activityDateTime desc":
+			l.order = NewestFirst
+		default:
 			return badRequest("Invalid orderby clause")
 		}
-		l := t.audits
-		if l.order = OldestFirst; len(f) == 2 && f[1] == "desc" {
-			l.order = NewestFirst
+		if t.o.StrictAuditFilter {
+			return badRequest("Invalid orderby clause")
 		}
 		return t.listLog(c, l, auditSchema)
 	}

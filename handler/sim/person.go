@@ -171,7 +171,7 @@ func (t *Tenant) Redeem(id signup.UserID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	u, now, chance := t.mustFind(id), t.now(), t.draw()
-	props := maps.Clone(u.truth())
+	props := maps.Clone(u.last())
 	props["externalUserState"] = "Accepted"
 	props["externalUserStateChangeDateTime"] = userTime(now)
 	t.writeUser(u, props, now)

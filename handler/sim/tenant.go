@@ -83,7 +83,6 @@ type TenantOptions struct {
 	Seed       uint64       //
 	Type       TenantType   //
 	Attributes []string     // short names of the custom attributes on the b2c-extensions-app
-	ClientID   string       // unused by Graph, which takes the app from the token; Entra's default app
 
 	StrictAuditFilter bool          // refuse the clauses that no page lists: category, result, operationType, gt, $orderby
 	AuditOrder        Order         //
