@@ -31,6 +31,7 @@ type localCommand struct {
 	JSON    bool          `help:"Print one JSON object instead of a table."`
 	App     string        `default:"." type:"path" help:"The app's folder, with host.json, SyncNewUsers and bin/handler."`
 	Dir     string        `default:".local" type:"path" help:"Folder for the ledger, the customers database and the handler's log."`
+	Ledger  string        `default:"file" enum:"file,tables" help:"Where the ledger is: a SQLite file, or the tables of the account in AzureWebJobsStorage, such as Azurite's."`
 	Give    time.Duration `default:"40m" help:"Simulated time after the last sign-up by which everything must be settled."`
 }
 
@@ -98,12 +99,18 @@ func (c localCommand) open(ctx context.Context, s system) (l *local, err error) 
 	if l.log, err = os.Create(l.path("handler.log")); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	if l.ledger, err = ledger.OpenSQLite(l.path("ledger.db"), simTenant); err != nil {
-		return nil, err
-	}
 	settings := l.settings()
 	settings["SIGNUP_SYNC_CONFIG"] = l.path("signup-sync.yaml")
 	settings["LEDGER"] = "file:" + l.path("ledger.db")
+	if c.Ledger == "file" {
+		l.ledger, err = ledger.OpenSQLite(l.path("ledger.db"), simTenant)
+	} else {
+		settings["LEDGER"], settings["AzureWebJobsStorage"] = "tables", s.getenv("AzureWebJobsStorage")
+		l.ledger, err = ledger.OpenTables(ledger.TablesOptions{Tenant: simTenant, ConnectionString: settings["AzureWebJobsStorage"]})
+	}
+	if err != nil {
+		return nil, err
+	}
 	settings["SYNC_SCHEDULE"] = "0 * * * * *"
 	settings["SIGNUP_SYNC_CLOCK"] = fmt.Sprintf("%s,%g", l.clock.Start.Format(time.RFC3339), c.Rate)
 	if l.host, err = devhost.Open(devhost.Options{Root: c.App, Settings: settings, Clock: l.clock, Log: l.line}); err != nil {

@@ -240,7 +240,11 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nLook into %s (the customers) and %s (the ledger); the handler's log is %s.\n", l.path("customers.db"), l.path("ledger.db"), l.path("handler.log"))
+	where := l.path("ledger.db")
+	if l.command.Ledger != "file" {
+		where = "the table signups"
+	}
+	fmt.Fprintf(w, "\nLook into %s (the customers) and %s (the ledger); the handler's log is %s.\n", l.path("customers.db"), where, l.path("handler.log"))
 	if len(r.Problems) == 0 {
 		_, err := fmt.Fprintln(w, "The tenant, the ledger and the destinations agree about everyone.")
 		return err

@@ -68,7 +68,7 @@ func (c *rest) call(ctx context.Context, r request) (answer, error) {
 	}
 	resp, err := c.client.Do(hr)
 	if err != nil {
-		return answer{}, transportError(ctx, try, err)
+		return answer{}, transportError(ctx, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -76,7 +76,7 @@ func (c *rest) call(ctx context.Context, r request) (answer, error) {
 	class, word, bad := signup.StatusClass(a.status)
 	switch {
 	case !bad && err != nil:
-		return answer{}, transportError(ctx, try, err)
+		return answer{}, transportError(ctx, err)
 	case !bad && len(body) > maxAnswer:
 		return answer{}, &signup.Error{Class: signup.Transient, Code: "answer-too-large", Status: a.status}
 	case !bad:
@@ -120,7 +120,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 }
 
 // transportError says in one word why there is no answer. The cause is not kept: its text has the URL in it.
-func transportError(ctx, try context.Context, err error) error {
+func transportError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return cancelled("call", ctx.Err())
 	}
@@ -139,8 +139,6 @@ func transportError(ctx, try context.Context, err error) error {
 		timeout     net.Error
 	)
 	switch {
-	case try.Err() != nil:
-		word = "timeout"
 	case errors.As(err, &dns):
 		word = "dns"
 	case errors.As(err, &verify), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority),

@@ -325,6 +325,14 @@ func TestStripeTakesTheOldestOfSeveralAndSaysSo(t *testing.T) {
 	}
 }
 
+func TestStripeListsTheAddressInLowerCaseToo(t *testing.T) {
+	b := stripeBench(t, sim.StripeOptions{SearchLag: time.Hour}, "metadata", nil)
+	own := b.there.Add(sim.StripeCustomer{Email: "ada@example.com", Metadata: linked(ada)})
+	req := unsure(ada)
+	req.Email, req.Record = "Ada@Example.com", map[string]any{"email": "Ada@Example.com"}
+	b.want(t, req, own)
+}
+
 func TestStripeDoesNotBelieveALateSearch(t *testing.T) {
 	for name, change := range map[string]func(*sim.StripeCustomer){
 		"deleted":  func(c *sim.StripeCustomer) { c.Deleted = true },

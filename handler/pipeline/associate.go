@@ -38,6 +38,12 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	users, err := r.Directory.Users(workCtx, ids)
 	if err != nil {
 		r.log.Warn("profiles not read", "users", len(rows), "err", err)
+		if len(rows) > 1 && codeOf(err) == "bad-answer" { // one profile that nobody can read is not to hold the others
+			for _, row := range rows {
+				r.batch(ctx, workCtx, []signup.Row{row})
+			}
+			return
+		}
 	}
 	var changes []change
 	var jobs []*job

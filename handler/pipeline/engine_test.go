@@ -177,12 +177,12 @@ func (d *detector) Events(_ context.Context, w signup.Window) iter.Seq2[signup.E
 
 // directory is the tenant's users, with scripted failures.
 type directory struct {
-	mu      sync.Mutex
-	all     map[signup.UserID]signup.User
-	reads   int
-	patches []signup.Patch
-	readErr error
-	patch   func(signup.UserID, signup.Patch) error
+	mu         sync.Mutex
+	all        map[signup.UserID]signup.User
+	reads      int
+	patches    []signup.Patch
+	unreadable signup.UserID // whoever reads it gets an answer that cannot be decoded
+	patch      func(signup.UserID, signup.Patch) error
 }
 
 var _ signup.Directory = (*directory)(nil)
@@ -200,8 +200,8 @@ func (d *directory) Users(_ context.Context, ids []signup.UserID) (map[signup.Us
 	if len(ids) > 15 {
 		return nil, errors.New("more than 15 ids")
 	}
-	if d.readErr != nil {
-		return nil, d.readErr
+	if slices.Contains(ids, d.unreadable) {
+		return nil, &signup.Error{Class: signup.Transient, Code: "bad-answer"}
 	}
 	out := map[signup.UserID]signup.User{}
 	for _, id := range ids {

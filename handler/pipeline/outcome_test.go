@@ -311,3 +311,14 @@ func TestTimeUpHandsBackWhatWasNotBegun(t *testing.T) {
 		}
 	})
 }
+
+func TestAnUnreadableProfileDoesNotHoldTheOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		odd, good := w.signUp(1), w.signUp(2)
+		w.users.unreadable = odd
+		w.mustRun(time.Minute)
+		w.want(odd, "billing: pending", "crm: pending", "news: pending", "profile: pending")
+		w.want(good, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}

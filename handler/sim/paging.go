@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -87,7 +88,7 @@ func (c *graphCall) nextLink(token string) string {
 	if c.request.TLS != nil {
 		scheme = "https"
 	}
-	return scheme + "://" + c.request.Host + c.request.URL.Path + "?" + q.Encode()
+	return scheme + "://" + c.request.Host + c.request.URL.Path + "?" + strings.ReplaceAll(q.Encode(), "%24", "$")
 }
 
 // cut takes a page out of all items, in order, of which id names one. It goes on behind the last item shown, or where

@@ -165,7 +165,6 @@ func TestReplication(t *testing.T) {
 			}
 		}
 		for range 3 {
-			byID += 0
 			listed += len(r.get(users, "$filter", "id eq '"+string(id)+"'").rows())
 		}
 		return byID, listed
@@ -198,6 +197,12 @@ func TestReplication(t *testing.T) {
 	r.clock.Advance(time.Second)
 	if byID, _ := shown(id); byID != 3 {
 		t.Errorf("scripted: %d of 3 after 90 s", byID)
+	}
+	guest := r.tenant.SignUp(sim.Person{How: sim.Guest, Email: "x@example.com", ReplicaLag: new(time.Minute)})
+	r.tenant.Redeem(guest)
+	r.clock.Advance(30 * time.Second)
+	if byID, listed := shown(guest); byID != 0 || listed != 0 {
+		t.Errorf("a change is not seen before the user is: %d and %d of 3", byID, listed)
 	}
 }
 

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"signup-sync/handler/functions/devhost"
+	"signup-sync/handler/ledger/ledgertest"
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
+)
+
+// actAsHandler makes the test's binary the program itself, so that a Functions host can start it.
+const actAsHandler = "SIGNUP_SYNC_TEST_ACTS_AS_HANDLER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(actAsHandler) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// appFolder is the app as it is deployed, with the test's binary as bin/handler.
+func appFolder(t *testing.T) string {
+	t.Helper()
+	t.Setenv(actAsHandler, "1")
+	dir := t.TempDir()
+	for _, name := range []string{"host.json", "SyncNewUsers/function.json"} {
+		data, err := os.ReadFile(filepath.Join("..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(binary, filepath.Join(dir, "bin", "handler")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// play runs `handler local --json` and returns its report.
+func play(t *testing.T, args ...string) localReport {
+	t.Helper()
+	dir := t.TempDir()
+	args = append([]string{"local", "--json", "--app", appFolder(t), "--dir", dir}, args...)
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), system{args: args, getenv: os.Getenv, stdout: &stdout, stderr: &stderr})
+	if code != exitOK {
+		log, _ := os.ReadFile(filepath.Join(dir, "handler.log"))
+		t.Fatalf("exit code %d\n%s\n%s\nthe end of the log:\n%s", code, stdout.String(), stderr.String(), log[max(0, len(log)-4000):])
+	}
+	var r localReport
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatalf("decode the report: %v\n%s", err, stdout.String())
+	}
+	return r
+}
+
+func TestLocalRun(t *testing.T) {
+	r := play(t, "--signups", "90", "--over", "3m", "--rate", "20")
+	if r.Signups != 90 || r.Detected != 90 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 || r.Associated+r.Skipped != 90 {
+		t.Errorf("got %+v", r)
+	}
+	if n := r.Destinations["billing"]["associated"]; n == 0 || n != r.Associated || n != r.Destinations["profile"]["associated"] {
+		t.Errorf("got destinations %v", r.Destinations)
+	}
+	if r.LedgerTransactions > int64(2*r.Signups) {
+		t.Errorf("got %d ledger transactions for %d sign-ups, want at most 2 each", r.LedgerTransactions, r.Signups)
+	}
+	if patches := r.Graph["PATCH /v1.0/users/{id}"]; patches < r.Associated || patches > r.Associated+r.Associated/10 {
+		t.Errorf("got %d patches for %d users, want one each but for replication", patches, r.Associated)
+	}
+}
+
+func TestLocalRunWithFaults(t *testing.T) {
+	r := play(t, "--signups", "60", "--over", "3m", "--rate", "20", "--faults")
+	if r.Detected != 60 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestLocalRunOnTableStorage(t *testing.T) {
+	t.Setenv("AzureWebJobsStorage", ledgertest.StartAzurite(t))
+	r := play(t, "--signups", "40", "--over", "2m", "--rate", "20", "--ledger", "tables")
+	if r.Detected != 40 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// TestTheComparisonFindsWhatIsWrong shows that exit code 0 of a local run means something.
+func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
+	id := signup.UserID("75b523ca-d064-4ddf-80af-87738f504026")
+	user := sim.DirectoryUser{ID: id, How: sim.Email, Properties: map[string]any{"extension_6ea3_stripeCustomerId": "cus_1", "extension_6ea3_welcomeId": "evt_1"}}
+	row := func() signup.Row {
+		return signup.Row{User: id, Associations: []signup.Association{{Destination: "billing", State: signup.Associated, Account: "cus_1"},
+			{Destination: "welcome", State: signup.Associated, Account: "evt_1"}, {Destination: "customers", State: signup.Associated, Account: string(id)}}}
+	}
+	held := func() map[string]holdings {
+		return map[string]holdings{"billing": {id: {"cus_1"}}, "welcome": {id: {"evt_1"}}, "customers": {id: {string(id)}}}
+	}
+	for name, c := range map[string]struct {
+		spoil func(*sim.DirectoryUser, *signup.Row, map[string]holdings)
+		want  localReport
+	}{
+		"nothing": {func(*sim.DirectoryUser, *signup.Row, map[string]holdings) {}, localReport{}},
+		"an account is lost": {func(_ *sim.DirectoryUser, _ *signup.Row, h map[string]holdings) { delete(h["billing"], id) },
+			localReport{Lost: 1, Problems: make([]string, 1)}},
+		"an account is there twice": {func(_ *sim.DirectoryUser, _ *signup.Row, h map[string]holdings) {
+			h["billing"][id] = []string{"cus_1", "cus_2"}
+		},
+			localReport{Repeated: 1, Problems: make([]string, 1)}},
+		"the ledger has another account": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) { r.Associations[1].Account = "evt_2" },
+			localReport{Problems: make([]string, 2)}},
+		"the ledger says pending": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) {
+			r.Associations[2].State = signup.Pending
+		},
+			localReport{Problems: make([]string, 1)}},
+		"the link back is missing": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.Properties = nil },
+			localReport{Problems: make([]string, 2)}},
+		"a guest has accounts": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.How = sim.Guest },
+			localReport{Problems: make([]string, 3)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, r, h := user, row(), held()
+			c.spoil(&u, &r, h)
+			var got localReport
+			got.compare(u, r, h)
+			if got.Lost != c.want.Lost || got.Repeated != c.want.Repeated || len(got.Problems) != len(c.want.Problems) {
+				t.Errorf("got %d lost, %d repeated, problems %q", got.Lost, got.Repeated, got.Problems)
+			}
+		})
+	}
+}
+
+func TestARefusedConfigurationIsServedAndSaid(t *testing.T) {
+	app := appFolder(t)
+	broken := filepath.Join(app, "signup-sync.yaml")
+	if err := os.WriteFile(broken, []byte("sync: { overlap: 1 week }\ndestinations:\n  - name: billing\n    connector: strype\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	stderr := make(chan string, 100)
+	host, err := devhost.Open(devhost.Options{Root: app, Settings: map[string]string{"SYNC_SCHEDULE": "0 * * * * *", "ENTRA_TENANT_ID": "nonsense"},
+		Log: func(l devhost.Line) {
+			if l.From == "stderr" {
+				stderr <- l.Text
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if _, err := host.Start(t.Context()); err != nil {
+		t.Fatalf("the program must answer the probe: %v", err)
+	}
+	for range 2 { // it does not exit after the first
+		result, err := host.Fire(t.Context(), "SyncNewUsers", "")
+		if !errors.Is(err, devhost.ErrFailed) || result.Status != http.StatusInternalServerError {
+			t.Fatalf("got status %d, %v; want a failed invocation", result.Status, err)
+		}
+		for _, want := range []string{"ENTRA_TENANT_ID", "AzureWebJobsStorage", "signup-sync.yaml:1:18", "signup-sync.yaml:4:16"} {
+			if !strings.Contains(string(result.Body), want) {
+				t.Errorf("the answer does not say %q: %s", want, result.Body)
+			}
+		}
+	}
+	if line := <-stderr; !strings.Contains(line, "configuration refused") {
+		t.Errorf("got %q on stderr first", line)
+	}
+}
+
+func TestCheckExitsWith2AndSaysEverything(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	settings := map[string]string{"SIGNUP_SYNC_CONFIG": filepath.Join(t.TempDir(), "missing.yaml"), "ENTRA_CREDENTIAL": "password"}
+	code := run(t.Context(), system{args: []string{"check"}, getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: &stderr})
+	if code != exitRefused {
+		t.Errorf("got exit code %d, want %d", code, exitRefused)
+	}
+	for _, want := range []string{"ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "ENTRA_CREDENTIAL", "missing.yaml"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("stderr does not say %q:\n%s", want, stderr.String())
+		}
+	}
+	for _, line := range strings.Split(strings.TrimSpace(stderr.String()), "\n") {
+		if !strings.HasPrefix(line, "error: ") {
+			t.Errorf("got line %q, want each error on its own", line)
+		}
+	}
+	if code := run(t.Context(), system{args: []string{"chekc"}, getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}); code != exitRefused {
+		t.Errorf("unknown command: got exit code %d, want %d", code, exitRefused)
+	}
+	if code := run(t.Context(), system{args: []string{"--help"}, getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}); code != exitOK {
+		t.Errorf("--help: got exit code %d, want %d", code, exitOK)
+	}
+}
+
+// TestTheDeliveredConfigurationIsGood checks signup-sync.yaml with local.settings.json, as `func start` uses them.
+func TestTheDeliveredConfigurationIsGood(t *testing.T) {
+	data, err := os.ReadFile("../local.settings.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Values map[string]string }
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	file.Values["SIGNUP_SYNC_CONFIG"] = "../signup-sync.yaml"
+	file.Values["EXTRA_CA_FILE"] = "" // `handler sim` writes it
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), system{args: []string{"check"}, getenv: func(n string) string { return file.Values[n] }, stdout: &stdout, stderr: &stderr})
+	if code != exitOK || !strings.Contains(stdout.String(), "billing") {
+		t.Errorf("got exit code %d\n%s%s", code, stdout.String(), stderr.String())
+	}
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer world.server.Close()
+	for name, value := range world.settings() {
+		if file.Values[name] == "" && name != "EXTRA_CA_FILE" {
+			t.Errorf("local.settings.json lacks %s", name)
+		}
+		if !strings.Contains(value, "/") && file.Values[name] != value {
+			t.Errorf("local.settings.json has %s=%s, the simulation wants %s", name, file.Values[name], value)
+		}
+	}
+}
+
+func TestInvocationTime(t *testing.T) {
+	for setting, want := range map[string]time.Duration{"": runTime, "-1": runTime, "00:10:00": runTime, "00:05:00": runTime, "00:02:00": 90 * time.Second, "00:00:40": 20 * time.Second} {
+		if got, err := invocationTime(t.TempDir(), setting); err != nil || got != want {
+			t.Errorf("functionTimeout %q: got %v, %v; want %v", setting, got, err, want)
+		}
+	}
+	if got, err := invocationTime("..", ""); err != nil || got != runTime {
+		t.Errorf("host.json: got %v, %v; want %v", got, err, runTime)
+	}
+	if _, err := invocationTime("", "five minutes"); err == nil {
+		t.Error("nonsense: got no error")
+	}
+}
+
+// TestStartAndIdleMemory measures the real binary: the time from its start to the first answer on GET /, and its memory
+// then. The quickest of ten counts, since the machine has other things to do.
+func TestStartAndIdleMemory(t *testing.T) {
+	binary, err := filepath.Abs("../bin/handler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("bin/handler is not built: run the tests with 'make test'")
+		}
+		t.Skip("bin/handler is not built: 'make test' does that")
+	}
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer world.server.Close()
+	settings := world.settings()
+	settings["LEDGER"], settings["SIGNUP_SYNC_CONFIG"] = "memory", "../signup-sync.yaml"
+	var best time.Duration
+	var rss int
+	for i := range 10 {
+		took, memory := startOnce(t, binary, settings)
+		if i == 0 || took < best {
+			best, rss = took, memory
+		}
+	}
+	t.Logf("first answer after %v, then %d KiB resident", best, rss)
+	if best > 50*time.Millisecond {
+		t.Errorf("first answer after %v, want at most 50ms", best)
+	}
+	if rss > 40<<10 {
+		t.Errorf("%d KiB resident when idle, want at most 40 MiB", rss)
+	}
+}
+
+func startOnce(t *testing.T, binary string, settings map[string]string) (time.Duration, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	port := freePort(t)
+	cmd := exec.CommandContext(ctx, binary)
+	cmd.Env = []string{"FUNCTIONS_CUSTOMHANDLER_PORT=" + strconv.Itoa(port)}
+	for name, value := range settings {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cancel(); _ = cmd.Wait() }()
+	for {
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+		if err == nil {
+			took := time.Since(start)
+			resp.Body.Close()
+			return took, residentKiB(t, cmd.Process.Pid)
+		}
+		if ctx.Err() != nil {
+			t.Fatal("no answer on GET /")
+		}
+	}
+}
+
+func residentKiB(t *testing.T, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Skip("no /proc here")
+	}
+	lines := strings.Split(string(data), "\n")
+	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "VmRSS:") })
+	kib, err := strconv.Atoi(strings.Fields(lines[i])[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
