@@ -275,7 +275,7 @@ const customers = `CREATE TABLE customers (
 // sqliteFile makes a database with the statements and returns its path and a connection of its own.
 func sqliteFile(t testing.TB, statements ...string) (string, *sql.DB) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "crm 100%.db")
+	path := filepath.Join(t.TempDir(), "crm 100%41.db")
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_busy_timeout=5000")
 	if err != nil {
 		t.Fatal(err)

@@ -185,6 +185,10 @@ func TestSQLWaitsForAnotherWriter(t *testing.T) {
 	if _, err := c.Associate(ctx, with(map[string]any{"name": "A"})); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled while waiting: got %v", err)
 	}
+	hasty := sqliteOpen(t, path+"?_busy_timeout=1", "customers", nil)
+	if e := call(t, hasty, with(map[string]any{"name": "A"})); e.Class != signup.Transient || e.Code != "busy" {
+		t.Errorf("without waiting: got %s, %v; want transient, busy", e.Class, e)
+	}
 	freed := make(chan error)
 	go func() {
 		_, err := lock.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")

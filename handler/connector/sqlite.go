@@ -31,7 +31,7 @@ func sqliteDialect() dialect {
 }
 
 // sqliteDSN adds to a path or file: URI what makes it safe to share: waiting for other writers, and no new database
-// where there is none. A name in double quotes that is no column is to be an error, not a text.
+// where there is none.
 func sqliteDSN(dsn string) (string, error) {
 	path, query, _ := strings.Cut(dsn, "?")
 	if !strings.HasPrefix(path, "file:") {
@@ -50,7 +50,6 @@ func sqliteDSN(dsn string) (string, error) {
 	if !q.Has("_busy_timeout") && !q.Has("_timeout") {
 		q.Set("_busy_timeout", fmt.Sprint(busyTimeout))
 	}
-	q.Set("_dqs", "0")
 	return path + "?" + q.Encode(), nil
 }
 

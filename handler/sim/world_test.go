@@ -79,9 +79,10 @@ func TestServe(t *testing.T) {
 	if _, err := other.Client().Get(other.URL); err == nil {
 		t.Error("answers after Close")
 	}
+	client := s.Client()
 	cancel()
 	for err == nil { // it closes at the end of its context, or this test does not end
-		res, err = s.Client().Get(s.URL)
+		res, err = client.Get(s.URL)
 		if err == nil {
 			res.Body.Close()
 		}
