@@ -1,17 +1,52 @@
 # One set of build flags everywhere: another one compiles the Graph SDK anew, for minutes.
 export GOFLAGS := -trimpath
 GO      ?= go
-SEEDS   ?= 1
-SIGNUPS ?= 200
 HANDLER := bin/handler
+SIGNUPS ?= 200
+SEEDS   ?= 3
+AZURITE := handler/ledger/azurite
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.6.1
+LDFLAGS := -ldflags '-s -w'
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/handler, static, for this machine
-	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(HANDLER) ./handler
+	CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o $(HANDLER) ./handler
 
-run: build ## Show the whole job on this machine: a simulated tenant, real protocol, three destinations
+run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, three destinations
 	$(HANDLER) local --signups $(SIGNUPS)
 
-.PHONY: help build run
+test: build $(AZURITE)/node_modules ## Install what the tests need and run them all, with the race detector
+	CGO_ENABLED=1 $(GO) test -race ./handler/...
+
+bench: ## Measure decoding beside the Graph SDK's own parser
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./handler/entra
+
+soak: build ## Play SEEDS local runs with faults, each with people and faults of its own
+	@for seed in $$(seq 1 $(SEEDS)); do echo "seed $$seed"; $(HANDLER) local --faults --seed $$seed --signups $(SIGNUPS) | tail -n 12 || exit 1; done
+
+package: ## Make dist/signup-sync.zip, to be deployed to a Linux Function App
+	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o dist/handler ./handler
+	CGO_ENABLED=0 $(GO) run ./handler package --binary dist/handler --out dist/signup-sync.zip
+
+lint: ## go vet, staticcheck, gofmt, go mod tidy
+	CGO_ENABLED=0 $(GO) vet ./handler/...
+	CGO_ENABLED=0 $(GO) run $(STATICCHECK) ./handler/...
+	@test -z "$$(gofmt -l handler)" || { gofmt -l handler; echo "not gofmt-ed: run 'gofmt -w handler'"; exit 1; }
+	$(GO) mod tidy -diff
+
+docs: ## Write the pages that are generated from the code
+	CGO_ENABLED=0 $(GO) run ./handler docs
+
+sim: build ## Serve the simulated tenant and destinations, for 'func start'
+	$(HANDLER) sim
+
+clean: ## Remove what was built and what local runs have left
+	rm -rf bin dist .local .sim
+
+$(AZURITE)/node_modules: $(AZURITE)/package-lock.json
+	npm ci --prefix $(AZURITE) --no-audit --no-fund
+	@touch $@
+
+.PHONY: help build run test bench soak package lint docs sim clean

@@ -26,10 +26,12 @@ const (
 
 // commands is the command line.
 type commands struct {
-	Serve serveCommand `cmd:"" default:"1" help:"Serve the Azure Functions host (the host starts it so, without arguments)."`
-	Local localCommand `cmd:"" help:"Show the whole job on this machine: a simulated tenant, simulated destinations, and this program under a small Functions host."`
-	Sim   simCommand   `cmd:"" help:"Serve the simulated tenant and destinations, for 'func start'."`
-	Check checkCommand `cmd:"" help:"Check the environment and signup-sync.yaml, and change nothing."`
+	Serve   serveCommand   `cmd:"" default:"1" help:"Serve the Azure Functions host (the host starts it so, without arguments)."`
+	Local   localCommand   `cmd:"" help:"Show the whole job on this machine: a simulated tenant, simulated destinations, and this program under a small Functions host."`
+	Sim     simCommand     `cmd:"" help:"Serve the simulated tenant and destinations, for 'func start'."`
+	Check   checkCommand   `cmd:"" help:"Check the environment and signup-sync.yaml, and change nothing."`
+	Package packageCommand `cmd:"" hidden:"" help:"Make the zip that is deployed."`
+	Docs    docsCommand    `cmd:"" hidden:"" help:"Write the pages that are generated from the code."`
 }
 
 // system is what a command may use of the outside.

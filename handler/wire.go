@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -168,16 +169,9 @@ func (a *app) openDestinations(log *slog.Logger) ([]pipeline.Destination, error)
 		}
 		k := kinds[d.Connector]
 		all = append(all, pipeline.Destination{Name: d.Name, Connector: c, Observe: d.Mode == "observe",
-			Rate: or(d.Rate, k.Rate), Burst: or(d.Burst, k.Burst), Concurrency: or(d.Concurrency, k.Concurrency)})
+			Rate: cmp.Or(d.Rate, k.Rate), Burst: cmp.Or(d.Burst, k.Burst), Concurrency: cmp.Or(d.Concurrency, k.Concurrency)})
 	}
 	return all, nil
-}
-
-func or[T int | float64](configured, usual T) T {
-	if configured != 0 {
-		return configured
-	}
-	return usual
 }
 
 // report is the summary of one invocation: what the engine did, and what it asked of others for it.

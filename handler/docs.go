@@ -1,0 +1,178 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/connector"
+)
+
+// environmentDocs says what every environment variable of the program means; a test compares it with what
+// parseEnvironment and the other readers ask for.
+var environmentDocs = []struct{ name, doc string }{
+	{"AzureWebJobsStorage", "The ledger's storage account: a connection string, or `UseDevelopmentStorage=true` for Azurite."},
+	{"AzureWebJobsStorage__accountName", "… or the account's name, reached by managed identity."},
+	{"AzureWebJobsStorage__credential", "`managedidentity`, with the account's name."},
+	{"AzureWebJobsStorage__clientId", "The client id of the user-assigned identity for it; absent is the system-assigned one."},
+	{"AzureWebJobsStorage__tableServiceUri", "The tables' URL, where it is not `https://NAME.table.core.windows.net`."},
+	{"LEDGER", "`tables` (default), `memory`, or `file:PATH` for a SQLite file; the latter two are for trying things out on one machine."},
+	{"ENTRA_TENANT_ID", "The External ID tenant, a GUID."},
+	{"ENTRA_CLIENT_ID", "The app registration in it, a GUID."},
+	{"ENTRA_CREDENTIAL", "`certificate` (default, from Key Vault), `federated` (managed identity), or `secret` for local tests."},
+	{"ENTRA_CLIENT_SECRET", "The client secret, for `secret`."},
+	{"KEY_VAULT_URL", "The Key Vault with the certificate, such as `https://my-vault.vault.azure.net`."},
+	{"ENTRA_CERTIFICATE", "The certificate's name in it."},
+	{"ENTRA_AUTHORITY", "The root of the token endpoint; default `https://login.microsoftonline.com`."},
+	{"GRAPH_URL", "The root of Microsoft Graph; default `https://graph.microsoft.com`."},
+	{"AZURE_CLIENT_ID", "The Function App's user-assigned identity, for Key Vault and `federated`; outside Azure the Azure CLI's login is used instead."},
+	{"SIGNUP_SYNC_CONFIG", "The configuration file; default `signup-sync.yaml`."},
+	{"SYNC_SCHEDULE", "When `SyncNewUsers` runs, as NCRONTAB of six fields; read by the host. `0 * * * * *` is every minute."},
+	{"EXTRA_CA_FILE", "A PEM file of roots to trust besides the system's, for simulations on this machine."},
+	{"SIGNUP_SYNC_CLOCK", "`<start>,<rate>`: a clock that runs faster, for local runs; accepted only with a `GRAPH_URL` on this machine."},
+	{"AzureFunctionsJobHost__functionTimeout", "Overrides host.json's functionTimeout, for the host and for the deadline of a run alike."},
+	{"FUNCTIONS_CUSTOMHANDLER_PORT", "Set by the host: where the program listens, on 127.0.0.1."},
+	{"FUNCTIONS_APP_ROOT_PATH", "Set by the host: where host.json is."},
+	{"IDENTITY_ENDPOINT", "Set by Azure: that there is a managed identity."},
+}
+
+type docsCommand struct {
+	Dir string `default:"docs" type:"path" help:"Where the pages go."`
+}
+
+// Run writes the generated pages.
+func (c docsCommand) Run(s system) error {
+	pages := generatedDocs()
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		if err := os.WriteFile(filepath.Join(c.Dir, name), pages[name], 0o644); err != nil {
+			return fmt.Errorf("write the docs: %w", err)
+		}
+		fmt.Fprintln(s.stdout, filepath.Join(c.Dir, name))
+	}
+	return nil
+}
+
+// generatedDocs are the pages that are made from the code, by file name.
+func generatedDocs() map[string][]byte {
+	var kinds []string
+	for _, k := range connector.Kinds() {
+		kinds = append(kinds, k.Name)
+	}
+	return map[string][]byte{
+		"settings.md":             settingsPage(),
+		"destinations.md":         destinationsPage(),
+		"signup-sync.schema.json": configSchema(kinds...),
+	}
+}
+
+const generated = "<!-- Generated from the code by `make docs`; do not edit. -->\n\n"
+
+func settingsPage() []byte {
+	var b strings.Builder
+	b.WriteString("# Settings\n\n" + generated)
+	b.WriteString("## signup-sync.yaml\n\nThe file lies beside host.json. For completion in editors put this line on top of it:\n`# yaml-language-server: $schema=docs/signup-sync.schema.json`.\n")
+	for f := range reflect.TypeFor[Config]().Fields() {
+		name := f.Tag.Get("json")
+		if name == "-" {
+			continue
+		}
+		t := f.Type
+		if t.Kind() == reflect.Slice {
+			t = t.Elem()
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n", name, f.Tag.Get("doc"))
+		fieldTable(&b, t)
+	}
+	b.WriteString("\n## App settings\n\nEnvironment variables of the Function App. A value that is a Key Vault reference must have resolved: one that still\nbegins `@Microsoft.KeyVault(` is refused.\n\n| name | meaning |\n|---|---|\n")
+	for _, e := range environmentDocs {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", e.name, e.doc)
+	}
+	return []byte(b.String())
+}
+
+func destinationsPage() []byte {
+	var b strings.Builder
+	b.WriteString("# Destinations\n\n" + generated)
+	b.WriteString("A destination's `connector` is one of the kinds below. Secrets come from app settings: `${NAME}`.\n")
+	for _, k := range connector.Kinds() {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", k.Name, k.Doc)
+		rate := "no limit"
+		if k.Rate > 0 {
+			rate = fmt.Sprintf("%g calls a second, %d at once", k.Rate, k.Burst)
+		}
+		fmt.Fprintf(&b, "Default rate: %s; %d at the same time. `rate`, `burst` and `concurrency` of the destination change that.\n\n", rate, k.Concurrency)
+		fieldTable(&b, reflect.TypeOf(k.Settings))
+		if len(k.Record) == 0 {
+			b.WriteString("\nThe record may have any fields.\n")
+			continue
+		}
+		b.WriteString("\n| record | meaning |\n|---|---|\n")
+		for _, f := range k.Record {
+			fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Doc)
+		}
+	}
+	return []byte(b.String())
+}
+
+// fieldTable describes the fields of a tagged struct.
+func fieldTable(b *strings.Builder, t reflect.Type) {
+	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
+	fieldRows(b, t)
+}
+
+func fieldRows(b *strings.Builder, t reflect.Type) {
+	for f := range t.Fields() {
+		name := f.Tag.Get("json")
+		if name == "-" {
+			continue
+		}
+		if f.Anonymous {
+			fieldRows(b, f.Type)
+			continue
+		}
+		doc := f.Tag.Get("doc")
+		if enum := f.Tag.Get("enum"); enum != "" {
+			doc += " One of: " + strings.ReplaceAll(enum, ",", ", ") + "."
+		}
+		if low, high := f.Tag.Get("min"), f.Tag.Get("max"); low+high != "" {
+			doc += fmt.Sprintf(" From %s to %s.", cmp.Or(low, "any"), cmp.Or(high, "any"))
+		}
+		absent := f.Tag.Get("default")
+		switch {
+		case f.Tag.Get("required") == "true":
+			absent = "required"
+		case absent != "":
+			absent = "`" + absent + "`"
+		}
+		if f.Tag.Get("secret") == "true" {
+			doc += " **Secret.**"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", name, typeName(f.Type), absent, doc)
+	}
+}
+
+func typeName(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "duration"
+	case t == reflect.TypeFor[Expression]():
+		return "expression"
+	case t == reflect.TypeFor[map[string]Expression]():
+		return "expressions by name"
+	case t.Kind() == reflect.Slice:
+		return "list"
+	case t.Kind() == reflect.Map:
+		return "map"
+	case t.Kind() == reflect.Float64, t.Kind() == reflect.Int:
+		return "number"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	}
+	return "text"
+}

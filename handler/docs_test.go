@@ -1,0 +1,44 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDocsAreCurrent(t *testing.T) {
+	for name, want := range generatedDocs() {
+		got, err := os.ReadFile(filepath.Join("..", "docs", name))
+		if err != nil || string(got) != string(want) {
+			t.Errorf("docs/%s is not what the code makes (%v): run 'make docs'\n%s", name, err, cmp.Diff(string(got), string(want)))
+		}
+	}
+}
+
+// TestEverySettingIsExplained compares the page with what the program really asks the environment for.
+func TestEverySettingIsExplained(t *testing.T) {
+	asked := map[string]bool{}
+	for _, credential := range []string{"", "secret", "federated"} {
+		settings := map[string]string{"ENTRA_CREDENTIAL": credential, "GRAPH_URL": "https://127.0.0.1:1", "SIGNUP_SYNC_CLOCK": "2026-01-02T03:04:05Z,2"}
+		_, _ = parseEnvironment(func(name string) string { asked[name] = true; return settings[name] })
+	}
+	// Asked for by serve and by the credentials, and by the host itself.
+	for _, name := range []string{"AzureFunctionsJobHost__functionTimeout", "FUNCTIONS_APP_ROOT_PATH", "IDENTITY_ENDPOINT", "SYNC_SCHEDULE"} {
+		asked[name] = true
+	}
+	var explained []string
+	for _, e := range environmentDocs {
+		explained = append(explained, e.name)
+		if !asked[e.name] {
+			t.Errorf("%s is explained, and nobody asks for it", e.name)
+		}
+	}
+	for name := range asked {
+		if !slices.Contains(explained, name) {
+			t.Errorf("%s is asked for, and environmentDocs does not explain it", name)
+		}
+	}
+}
