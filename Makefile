@@ -5,7 +5,7 @@ HANDLER := bin/handler
 SIGNUPS ?= 200
 SEEDS   ?= 3
 AZURITE := handler/ledger/azurite
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.6.1
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LDFLAGS := -ldflags '-s -w'
 
 help: ## Explain the targets

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/stripe/stripe-go/v85"
@@ -57,8 +56,8 @@ const (
 	metaTenant = "entra_tenant_id"
 	// settleAfter is how long Stripe's search may lag ("up to an hour behind during outages").
 	settleAfter = time.Hour
-	// keyMemory is how long a spent key is remembered; Stripe forgets it after 24 hours.
-	keyMemory = 48 * time.Hour
+	// lookAgain is the pause between two looks while a spent key settles: as a rule the search lags by a minute.
+	lookAgain = 10 * time.Minute
 )
 
 // stripeConnector makes customers. Exactly one a user, by three things that Stripe has: an idempotency key (kept for at
@@ -75,8 +74,6 @@ type stripeConnector struct {
 	clock signup.Clock
 	log   *slog.Logger
 
-	mu    sync.Mutex
-	spent map[string]time.Time // since when a key is known to be spent
 }
 
 var _ signup.Connector = (*stripeConnector)(nil)
@@ -107,7 +104,7 @@ func openStripe(s stripeSettings, env Env) (signup.Connector, []error) {
 		EnableTelemetry: stripe.Bool(false), LeveledLogger: silent{},
 	})))
 	return &stripeConnector{
-		sdk: sdk, email: s.Adopt == "email", clock: env.Clock, log: env.Log, spent: map[string]time.Time{},
+		sdk: sdk, email: s.Adopt == "email", clock: env.Clock, log: env.Log,
 	}, nil
 }
 
@@ -170,37 +167,25 @@ func (c *stripeConnector) create(ctx context.Context, req signup.Request, params
 
 // settle decides what a spent key has left behind: its stored answer is a failure (which may have had its effect), or
 // belongs to another body (the profile has changed since), or to a customer that is gone. The look-ups tell, but only
-// once the search must show everything that was made under the key; until then it asks to be called again. The wait is
-// kept in memory: a new process waits anew, which is longer and no less right.
+// once the search must show everything that was made under the key; until then it asks to be called again. Since when
+// it waits is the caller's to remember (Request.Spent): a process may not live for an hour.
 func (c *stripeConnector) settle(ctx context.Context, req signup.Request, params *stripe.CustomerCreateParams) (signup.Account, error) {
 	now := c.clock.Now()
-	since := c.spentSince(req.Key, now)
+	since := req.Spent
+	if since.IsZero() {
+		since = now
+	}
 	found, err := c.lookUp(ctx, req, params)
 	if err != nil || found != nil {
 		return accountOf(found), err
 	}
 	if wait := settleAfter - now.Sub(since); wait > 0 {
 		return signup.Account{}, &signup.Error{
-			Class: signup.Transient, Code: "key-settling", RetryAfter: wait,
+			Class: signup.Transient, Code: "key-settling", RetryAfter: min(wait, lookAgain),
 			Detail: "the idempotency key is spent; waiting until the search must show what it left behind",
 		}
 	}
 	return signup.Account{}, &signup.Error{Class: signup.Transient, Code: "key-spent"}
-}
-
-func (c *stripeConnector) spentSince(key string, now time.Time) time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for k, since := range c.spent {
-		if now.Sub(since) > keyMemory {
-			delete(c.spent, k)
-		}
-	}
-	if since, ok := c.spent[key]; ok {
-		return since
-	}
-	c.spent[key] = now
-	return now
 }
 
 // customerParams turns the record into a request, with the idempotency key and the link in it.

@@ -36,6 +36,7 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 		ids[i] = row.User
 	}
 	users, err := r.Directory.Users(workCtx, ids)
+	r.read(err)
 	if err != nil {
 		r.log.Warn("profiles not read", "users", len(rows), "err", err)
 		if len(rows) > 1 && codeOf(err) == "bad-answer" { // one profile that nobody can read is not to hold the others
@@ -293,6 +294,7 @@ func (r *run) request(d Destination, j *job, a signup.Association) (signup.Reque
 	req := signup.Request{
 		Tenant: r.Tenant, User: j.row.User, Destination: d.Name, Key: Key(r.Tenant, j.row.User, d.Name, a.Generation),
 		Unsure:  j.row.Tried(a) || r.Clock.Now().Sub(j.row.At) > keysForgotten,
+		Spent:   a.Spent,
 		Created: j.row.At, Origin: j.row.Origin, Email: j.user.Email, EmailVerified: j.user.EmailVerified, Record: record,
 	}
 	if attribute, ok := r.Mapping.LinkBack(d.Name); ok {

@@ -98,9 +98,10 @@ type run struct {
 	recording chan struct{}     // held while a detector records; a channel, since the ledger is asked meanwhile
 	fresh     chan []signup.Row // users just detected, with a durable intent; closed when detection is over
 
-	mu  sync.Mutex
-	sum Summary
-	bad error // the first failure of the ledger: ends the run
+	mu     sync.Mutex
+	sum    Summary
+	bad    error // the first failure of the ledger: ends the run
+	unread int   // profile reads that failed, in a row
 }
 
 func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
@@ -131,8 +132,20 @@ func (r *run) timeUp(ctx context.Context) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.bad != nil || !r.until.IsZero() && time.Now().After(r.until)
+	return r.bad != nil || r.unread >= maxUnread || !r.until.IsZero() && time.Now().After(r.until)
 }
+
+// read takes note of a profile read. When the directory fails again and again the run leaves everyone to the next one.
+func (r *run) read(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unread++; err == nil {
+		r.unread = 0
+	}
+}
+
+// maxUnread is how many profile reads may fail in a row before a run gives up working.
+const maxUnread = 3
 
 // fail ends the run: without the ledger, or without the lease, nothing may go on.
 func (r *run) fail(err error) {

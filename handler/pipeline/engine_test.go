@@ -182,6 +182,7 @@ type directory struct {
 	reads      int
 	patches    []signup.Patch
 	unreadable signup.UserID // whoever reads it gets an answer that cannot be decoded
+	down       error         // every read fails
 	patch      func(signup.UserID, signup.Patch) error
 }
 
@@ -199,6 +200,9 @@ func (d *directory) Users(_ context.Context, ids []signup.UserID) (map[signup.Us
 	d.reads++
 	if len(ids) > 15 {
 		return nil, errors.New("more than 15 ids")
+	}
+	if d.down != nil {
+		return nil, d.down
 	}
 	if slices.Contains(ids, d.unreadable) {
 		return nil, &signup.Error{Class: signup.Transient, Code: "bad-answer"}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -35,14 +36,14 @@ func (b Breaker) Open(now time.Time) bool { return now.Before(b.Until) }
 // HalfOpen reports that one user may try.
 func (b Breaker) HalfOpen(now time.Time) bool { return b.Opened > 0 && !b.Open(now) }
 
-// Report takes one answer into account. Only transient and systemic ones count as failures; any other shows that the
-// destination works.
+// Report takes one answer into account. Only systemic ones, and transient ones that are not about the one user, count
+// as failures; any other shows that the destination works.
 func (b Breaker) Report(err error, now time.Time) Breaker {
 	class := signup.ClassOf(err)
 	switch {
 	case err == nil:
 		return Breaker{LastSuccess: now}
-	case class == signup.Permanent, class == signup.Skip:
+	case class == signup.Permanent, class == signup.Skip, aboutUser(err):
 		return Breaker{LastSuccess: b.LastSuccess}
 	case class == signup.Throttled:
 		return b
@@ -54,6 +55,15 @@ func (b Breaker) Report(err error, now time.Time) Breaker {
 		b.Code = codeOf(err)
 	}
 	return b
+}
+
+// aboutUser reports a transient answer by a service that works: not there yet, in conflict, its key is settling.
+func aboutUser(err error) bool {
+	e, ok := errors.AsType[*signup.Error](err)
+	if !ok || e.Class != signup.Transient {
+		return false
+	}
+	return e.Status == 404 || e.Status == 409 || e.Status == 412 || e.Status == 423 || e.Code == "key-settling" || e.Code == "key-spent"
 }
 
 // gate is the way to one destination: its breaker, rate, and number of calls at the same time. Each destination has

@@ -322,3 +322,52 @@ func TestAnUnreadableProfileDoesNotHoldTheOthers(t *testing.T) {
 		w.want(good, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
 	})
 }
+
+func TestADirectoryThatIsDownIsNotAskedForEveryone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		for n := range 600 {
+			w.signUp(n)
+		}
+		w.users.down = &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
+		w.mustRun(time.Minute)
+		if w.users.reads > 12 { // three in a row, and what was on its way
+			t.Errorf("got %d reads", w.users.reads)
+		}
+		w.users.down = nil
+		for range 4 {
+			w.mustRun(time.Minute)
+		}
+		if s := w.systems["billing"]; len(s.accounts) != 600 || s.made != 600 || s.requests[0].Unsure {
+			t.Errorf("got %d users with %d accounts, the first unsure %t; want 600, and sure since nothing was sent before", len(s.accounts), s.made, s.requests[0].Unsure)
+		}
+	})
+}
+
+func TestASpentKeyMovesToTheNextGeneration(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		var since time.Time
+		w.systems["billing"].before = func(_ context.Context, req signup.Request) error {
+			switch {
+			case req.Key != pipeline.Key(tenantID, req.User, "billing", 0):
+				return nil
+			case req.Spent.IsZero():
+				since = time.Now().UTC()
+				return &signup.Error{Class: signup.Transient, Code: "key-settling", RetryAfter: 10 * time.Minute}
+			case !req.Spent.Equal(since):
+				t.Errorf("got spent since %v, want %v", req.Spent, since)
+			case time.Since(since) < time.Hour:
+				return &signup.Error{Class: signup.Transient, Code: "key-settling", RetryAfter: 10 * time.Minute}
+			}
+			return &signup.Error{Class: signup.Transient, Code: "key-spent"}
+		}
+		id := w.signUp(1)
+		for range 180 {
+			w.mustRun(time.Minute)
+			w.configure(spec()) // a new process each time
+		}
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}

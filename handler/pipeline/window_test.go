@@ -122,6 +122,12 @@ func TestBreaker(t *testing.T) {
 	if b = b.Report(&signup.Error{Class: signup.Permanent}, now); b.Failures != 0 {
 		t.Error("a refused record shows that the destination works: want the count gone")
 	}
+	for range 2 * breakAfter {
+		b = b.Report(&signup.Error{Class: signup.Transient, Code: "not-found", Status: 404}, now)
+	}
+	if b.Failures != 0 || b.Open(now) {
+		t.Error("users that are not there yet opened the breaker")
+	}
 	if b = b.Report(systemic, now); !b.Open(now) || b.Code != "unauthorized" || b.Open(now.Add(breakFor)) || !b.HalfOpen(now.Add(breakFor)) {
 		t.Errorf("after one systemic answer: got %+v, want open for %v and then half-open", b, breakFor)
 	}

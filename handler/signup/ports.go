@@ -38,6 +38,7 @@ type Request struct {
 	Destination   string         // the destination's name in the configuration
 	Key           string         // idempotency key of (tenant, user, destination, generation): 64 hexadecimal digits
 	Unsure        bool           // an earlier call may have taken effect: look before creating
+	Spent         time.Time      // since when the key is known to be spent, by an answer "key-settling"; zero if it is not
 	Known         string         // an account id found on the user's record, "" if none: to be used only once confirmed
 	Created       time.Time      // when the user signed up
 	Origin        Origin         //
@@ -58,8 +59,9 @@ type Connector interface {
 	// after any failure with the same key, also at the same time; req.Unsure says that an earlier call may have taken
 	// effect, and then it looks before it creates. A look-up that failed is an error, never "not found". Errors are
 	// *Error; one without a class is transient. When the idempotency key itself is spent (its stored answer is a
-	// failure, or belongs to another body) and look-ups have shown that there is no account, the error has code
-	// "key-spent", and the next call comes with the key of the next generation.
+	// failure, or belongs to another body) and look-ups cannot yet show whether there is an account, the error has code
+	// "key-settling"; once they have shown that there is none it has code "key-spent", and the next call comes with the key
+	// of the next generation.
 	Associate(ctx context.Context, req Request) (Account, error)
 	// Check tries reachability, credentials and settings, and changes nothing.
 	Check(ctx context.Context) error

@@ -43,6 +43,7 @@ type Association struct {
 	Reason      string    `json:"reason,omitempty"`     // a code: why skipped or failed, or why the last try did not succeed
 	Detail      string    `json:"detail,omitempty"`     // at most 200 redacted characters
 	Generation  int       `json:"generation,omitempty"` // of the idempotency key
+	Spent       time.Time `json:"spent,omitzero"`       // since when that key is known to be spent
 	Attempts    int       `json:"attempts,omitempty"`   // tries that failed; throttled ones are not counted
 	FirstTry    time.Time `json:"firstTry,omitzero"`    // the intent: from here on an effect may exist
 	Next        time.Time `json:"next,omitzero"`        // when it is due, while pending
@@ -182,8 +183,11 @@ func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.
 		}
 		a.Next = now.Add(max(e.RetryAfter, jitter(time.Minute)))
 	default:
-		if e.Code == "key-spent" {
-			a.Generation++
+		switch {
+		case e.Code == "key-spent":
+			a.Generation, a.Spent = a.Generation+1, time.Time{}
+		case e.Code == "key-settling" && a.Spent.IsZero():
+			a.Spent = now
 		}
 		a.Attempts++
 		a.Next = now.Add(max(e.RetryAfter, Backoff(a.Attempts, jitter)))

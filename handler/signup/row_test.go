@@ -60,6 +60,10 @@ func TestSettle(t *testing.T) {
 			signup.Outcome{Err: &signup.Error{Class: signup.Transient, Code: "key-spent"}},
 			signup.Association{State: signup.Pending, Reason: "key-spent", Generation: 1, Attempts: 1, FirstTry: t0, Next: at.Add(5 * time.Second)},
 		},
+		"a key that settles is remembered": {
+			signup.Outcome{Err: &signup.Error{Class: signup.Transient, Code: "key-settling", RetryAfter: time.Hour}},
+			signup.Association{State: signup.Pending, Reason: "key-settling", Spent: at, Attempts: 1, FirstTry: t0, Next: at.Add(time.Hour)},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.outcome.Destination, c.want.Destination = "billing", "billing"

@@ -126,9 +126,12 @@ func (s *System) insist(ctx context.Context, n int, req signup.Request) (signup.
 		if e.Class != signup.Transient && e.Class != signup.Throttled {
 			return a, fmt.Errorf("class %s ends it: %w", e.Class, err)
 		}
-		if e.Code == "key-spent" {
+		switch {
+		case e.Code == "key-spent":
 			generation++
-			req.Key = key(n, generation)
+			req.Key, req.Spent = key(n, generation), time.Time{}
+		case e.Code == "key-settling" && req.Spent.IsZero():
+			req.Spent = s.Clock.Now()
 		}
 		req.Unsure = true
 		s.Clock.Advance(max(e.RetryAfter, time.Minute))
