@@ -73,7 +73,6 @@ type stripeConnector struct {
 	email bool // adopt by verified e-mail address
 	clock signup.Clock
 	log   *slog.Logger
-
 }
 
 var _ signup.Connector = (*stripeConnector)(nil)

@@ -45,7 +45,7 @@ func (b Breaker) Report(err error, now time.Time) Breaker {
 		return Breaker{LastSuccess: now}
 	case class == signup.Permanent, class == signup.Skip, aboutUser(err):
 		return Breaker{LastSuccess: b.LastSuccess}
-	case class == signup.Throttled:
+	case class == signup.Throttled, b.Open(now): // the latter were on their way when it opened
 		return b
 	}
 	b.Failures++

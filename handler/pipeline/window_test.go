@@ -131,6 +131,9 @@ func TestBreaker(t *testing.T) {
 	if b = b.Report(systemic, now); !b.Open(now) || b.Code != "unauthorized" || b.Open(now.Add(breakFor)) || !b.HalfOpen(now.Add(breakFor)) {
 		t.Errorf("after one systemic answer: got %+v, want open for %v and then half-open", b, breakFor)
 	}
+	if again := b.Report(systemic, now); again != b {
+		t.Errorf("an answer to a call from before it opened: got %+v, want no change", again)
+	}
 	later := now.Add(breakFor)
 	if b = b.Report(transient, later); !b.Open(later.Add(2*breakFor-1)) || b.Open(later.Add(2*breakFor)) {
 		t.Errorf("the probe failed: got %+v, want open for twice as long", b)
@@ -142,6 +145,7 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("after success: got %+v, want closed", b)
 	}
 	for range 50 {
+		later = b.Until
 		b = b.Report(systemic, later)
 	}
 	if got := b.Until.Sub(later); got != breakForMost {
