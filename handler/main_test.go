@@ -79,7 +79,43 @@ func play(t *testing.T, args ...string) localReport {
 	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
 		t.Fatalf("decode the report: %v\n%s", err, stdout.String())
 	}
+	namesNobody(t, dir, r.Signups)
 	return r
+}
+
+// namesNobody searches what the program logged and remembers for the people's addresses and names, and for secrets.
+func namesNobody(t *testing.T, dir string, people int) {
+	t.Helper()
+	var never []string
+	for _, p := range sim.Crowd(people, 1) {
+		never = append(never, p.Email)
+		for _, name := range []string{p.GivenName, p.Surname} {
+			if len(name) > 3 {
+				never = append(never, name)
+			}
+		}
+	}
+	never = append(never, "@example.", simWelcome, "Bearer ", "eyJ")
+	searched := 0
+	for _, file := range []string{"handler.log", "ledger.db", "ledger.db-wal"} {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			continue // no SQLite ledger, or no log of its writes
+		}
+		searched += len(data)
+		for _, text := range never {
+			if i := bytes.Index(data, []byte(text)); i >= 0 {
+				t.Errorf("%s holds %q: …%q…", file, text, data[max(0, i-80):min(len(data), i+80)])
+			}
+		}
+	}
+	if searched < 2000 {
+		t.Errorf("searched %d bytes: where are the log and the ledger?", searched)
+	}
+	customers, err := os.ReadFile(filepath.Join(dir, "customers.db"))
+	if err != nil || !bytes.Contains(customers, []byte("@example.")) {
+		t.Errorf("the addresses are not in the customers database either (%v): the search finds nothing anywhere", err)
+	}
 }
 
 func TestLocalRun(t *testing.T) {

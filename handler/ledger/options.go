@@ -1,9 +1,12 @@
 package ledger
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -47,11 +50,27 @@ func OpenTables(o TablesOptions) (*Ledger, error) {
 	return newLedger(o.Tenant, s), nil
 }
 
+// ownBody gives each try a body of its own. The SDK rewinds the one that all tries share, also while the transport is
+// still sending it because the service has answered early: the next try would go out with a part of it.
+type ownBody struct{}
+
+func (ownBody) Do(req *policy.Request) (*http.Response, error) {
+	if raw := req.Raw(); raw.Body != nil && raw.Body != http.NoBody {
+		body, err := io.ReadAll(raw.Body)
+		if err != nil {
+			return nil, err
+		}
+		raw.Body = io.NopCloser(bytes.NewReader(body))
+		raw.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	}
+	return req.Next()
+}
+
 // clientOptions sets all that the SDK would leave open: without TryTimeout it waits for an answer for ever, and its own
 // pauses keep a dead endpoint unnoticed for nine seconds and more.
 func (o TablesOptions) clientOptions() *aztables.ClientOptions {
 	return &aztables.ClientOptions{ClientOptions: policy.ClientOptions{
-		Transport: o.Transport,
+		Transport: o.Transport, PerRetryPolicies: []policy.Policy{ownBody{}},
 		Retry: policy.RetryOptions{
 			MaxRetries: 3, RetryDelay: 500 * time.Millisecond, MaxRetryDelay: 20 * time.Second, TryTimeout: 15 * time.Second,
 		},
