@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,5 +44,31 @@ func TestEverySettingIsExplained(t *testing.T) {
 		if !slices.Contains(explained, name) {
 			t.Errorf("%s is asked for, and environmentDocs does not explain it", name)
 		}
+	}
+}
+
+// TestOperationsExplainsEveryMessage compares docs/operations.md with what the program can say on stderr.
+func TestOperationsExplainsEveryMessage(t *testing.T) {
+	page, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := regexp.MustCompile(`\.(?:Warn|Error)(?:Context)?\((?:ctx, )?"([^"]+)"`)
+	found := 0
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range says.FindAllSubmatch(source, -1) {
+			found++
+			if !bytes.Contains(page, append([]byte("\n## "), append(m[1], '\n')...)) {
+				t.Errorf("%s says %q: docs/operations.md has no section of that name", path, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil || found < 10 {
+		t.Errorf("found %d messages (%v): does the test look in the right place?", found, err)
 	}
 }

@@ -163,7 +163,7 @@ func (c *client) do(ctx context.Context, r request) error {
 		if !f.again || try == maxTries || wait > min(longestWait, left(ctx)) {
 			return f.err
 		}
-		c.log.WarnContext(ctx, "graph call is tried again",
+		c.log.InfoContext(ctx, "graph call is tried again",
 			"call", r.kind.String(), "attempt", try, "wait", wait.String(), "err", e)
 		if err := c.clock.Sleep(ctx, wait); err != nil {
 			return err

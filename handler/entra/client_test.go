@@ -157,13 +157,13 @@ func TestAnEndedContextIsTheError(t *testing.T) {
 func TestATryThatHangsIsTriedAgain(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	g := newGraph(t, hang, page(""))
-	tenant := g.open(func(o *entra.Options) { o.Timeout = 50 * time.Millisecond })
+	tenant := g.open(func(o *entra.Options) { o.Timeout = time.Second })
 	before := time.Now()
 	if err := tenant.Check(t.Context()); err != nil || tenant.Calls() != 2 {
 		t.Errorf("got %v after %d calls, want success after 2", err, tenant.Calls())
 	}
-	if d := time.Since(before); d > 2*time.Second {
-		t.Errorf("it took %v, want little more than the 50ms of a try", d)
+	if d := time.Since(before); d > 10*time.Second {
+		t.Errorf("it took %v, want little more than the second of a try", d)
 	}
 }
 

@@ -106,7 +106,8 @@ func (r *run) renew(ctx context.Context) {
 func (r *run) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 	defer cancel()
-	r.sum.finish(r.Clock.Now())
+	r.sum.Ended = r.Clock.Now()
+	r.log.Info("run done", "users", r.sum.Users, "new", r.sum.newUsers(), "detectors", r.sum.Detectors, "destinations", r.sum.Destinations)
 	err := r.saveState(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -74,7 +75,22 @@ func (s *Summary) destination(name string) *DestinationSummary {
 	return &s.Destinations[len(s.Destinations)-1]
 }
 
-func (s *Summary) finish(now time.Time) { s.Ended = now }
+// newUsers is how many users the run saw first.
+func (s *Summary) newUsers() int {
+	n := 0
+	for _, d := range s.Detectors {
+		n += d.New
+	}
+	return n
+}
+
+func (d DetectorSummary) String() string {
+	return fmt.Sprintf("%s: %d events, %d new, up to %s", d.Name, d.Events, d.New, d.Watermark.Format(time.RFC3339))
+}
+
+func (d DestinationSummary) String() string {
+	return fmt.Sprintf("%s: %d associated, %d skipped, %d failed, %d pending", d.Name, d.Associated, d.Skipped, d.Failed, d.Pending)
+}
 
 func codeOf(err error) string {
 	if e, ok := errors.AsType[*signup.Error](err); ok && e.Code != "" {
