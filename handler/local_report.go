@@ -29,8 +29,9 @@ type localReport struct {
 	Origins            map[string]map[string]int `json:"origins"`      // sign-ups by origin and first detector
 	Delay              quantiles                 `json:"delay"`        // from sign-up to detection, seconds of simulated time
 	DelayAssociated    quantiles                 `json:"delayAssociated"`
-	GraphCalls         int                       `json:"graphCalls"` // counted by the simulated tenant
-	Graph              map[string]int            `json:"graph"`      // the same by route
+	GraphCalls         int                       `json:"graphCalls"`   // counted by the simulated tenant
+	Graph              map[string]int            `json:"graph"`        // the same by route
+	ProfileReads       int                       `json:"profileReads"` // of them, among the last 10,000
 	LedgerTransactions int64                     `json:"ledgerTransactions"`
 	Runs               int                       `json:"runs"`
 	Elapsed            float64                   `json:"elapsed"` // seconds of real time, from start to settled
@@ -62,6 +63,11 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 		Destinations: map[string]map[string]int{}, Origins: map[string]map[string]int{}, Graph: l.Tenant.Counts()}
 	for _, n := range r.Graph {
 		r.GraphCalls += n
+	}
+	for _, call := range l.Tenant.Requests() {
+		if call.Method == "GET" && strings.Contains(call.URL, "/users?") && strings.Contains(call.URL, "in%20") {
+			r.ProfileReads++
+		}
 	}
 	for _, run := range l.reports {
 		r.LedgerTransactions += run.LedgerTransactions
@@ -234,6 +240,7 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	fmt.Fprintf(t, "\nsign-up to detection\tp50 %.0f s, p99 %.0f s\t(simulated time; the timer fires every minute)\n", r.Delay.P50, r.Delay.P99)
 	fmt.Fprintf(t, "sign-up to associated\tp50 %.0f s, p99 %.0f s\n", r.DelayAssociated.P50, r.DelayAssociated.P99)
 	fmt.Fprintf(t, "Graph calls\t%d\t%.2f a user: %s\n", r.GraphCalls, float64(r.GraphCalls)/users, graphByKind(r.Graph))
+	fmt.Fprintf(t, "profile reads\t%d\t%.1f users each\n", r.ProfileReads, users/float64(max(r.ProfileReads, 1)))
 	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.Runs)
 	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)

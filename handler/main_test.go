@@ -247,6 +247,15 @@ func TestCheckExitsWith2AndSaysEverything(t *testing.T) {
 			t.Errorf("got line %q, want each error on its own", line)
 		}
 	}
+	stdout.Reset()
+	code = run(t.Context(), system{args: []string{"check", "--json"}, getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: io.Discard})
+	var object struct {
+		Good   bool
+		Errors []string
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &object); err != nil || code != exitRefused || object.Good || len(object.Errors) < 4 {
+		t.Errorf("check --json: got exit code %d, %v, %s", code, err, stdout.String())
+	}
 	if code := run(t.Context(), system{args: []string{"chekc"}, getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}); code != exitRefused {
 		t.Errorf("unknown command: got exit code %d, want %d", code, exitRefused)
 	}

@@ -125,7 +125,7 @@ func fieldErrors(allowed []Field, fields map[string]any) []error {
 				}
 			}
 		case !slices.Contains(names, name):
-			errs = append(errs, fmt.Errorf("record.%s: not known%s", name, meant(name, names)))
+			errs = append(errs, fmt.Errorf("record.%s: not known%s", name, meant(names)))
 		case nested:
 			errs = append(errs, fmt.Errorf("record.%s: wants a value, not fields below it", name))
 		}

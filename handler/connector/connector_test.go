@@ -50,7 +50,7 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 		{
 			"everything", "stripe", map[string]any{"apikey": secret, "timeout": "soon", "url": "http://api.stripe.com", "adopt": "all"},
 			[]string{
-				"settings.apikey: not known; did you mean apiKey?", `settings.timeout: wants a duration above 0 such as "30s" or "10m"`,
+				"settings.apikey: not known; there are adopt, apiKey, timeout, url", `settings.timeout: wants a duration above 0 such as "30s" or "10m"`,
 				"settings.apiKey: missing", "settings.url: http:// is for this machine only; use https://",
 				"settings.adopt: wants metadata or email",
 			},
@@ -129,7 +129,7 @@ func TestCheckRecord(t *testing.T) {
 	}{
 		{"stripe", "stripe", map[string]any{"email": nil, "name": nil, "phone": nil, "description": nil, "preferredLocales": nil, "metadata": map[string]any{"plan": nil}}, nil},
 		{"stripe, wrong", "stripe", map[string]any{"mail": nil, "email": map[string]any{"x": nil}, "metadata": nil}, []string{
-			"record.email: wants a value, not fields below it", "record.mail: not known; did you mean email?", "record.metadata: wants fields below it",
+			"record.email: wants a value, not fields below it", "record.mail: not known; there are description, email, metadata.*, name, phone, preferredLocales", "record.metadata: wants fields below it",
 		}},
 		{"stripe, reserved", "stripe", map[string]any{"metadata": map[string]any{"entra_object_id": nil, "a": map[string]any{}}}, []string{
 			"record.metadata.a: wants a value, not fields below it", "record.metadata.entra_object_id: is set by the connector itself",

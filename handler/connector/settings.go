@@ -21,7 +21,7 @@ func decode(settings map[string]any, into any) []error {
 	for _, key := range sortedKeys(settings) {
 		f, ok := fields[key]
 		if !ok {
-			errs = append(errs, fmt.Errorf("settings.%s: not known%s", key, meant(key, names)))
+			errs = append(errs, fmt.Errorf("settings.%s: not known%s", key, meant(names)))
 			continue
 		}
 		if err := f.set(settings[key]); err != nil {
@@ -111,39 +111,7 @@ func integer(v any) (int, bool) {
 	return 0, false
 }
 
-// meant names the nearest of the known names, or all of them if none is near.
-func meant(name string, known []string) string {
-	best, distance := "", 4
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(k)); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best != "" {
-		return "; did you mean " + best + "?"
-	}
-	return "; there are " + strings.Join(known, ", ")
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		above := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := above
-			if a[i] != b[j] {
-				cost++
-			}
-			above = row[j+1]
-			row[j+1] = min(cost, row[j]+1, above+1)
-		}
-	}
-	return row[len(b)]
-}
+// meant names what there is; a kind has a handful of settings and fields.
+func meant(known []string) string { return "; there are " + strings.Join(known, ", ") }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
