@@ -92,7 +92,7 @@ func Open(o Options) (*Tenant, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{app: app}}
+	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{app: app, turn: make(chan struct{}, 1)}}
 	t.audit = &audit{tenant: t, retention: o.AuditRetention}
 	t.directory = &directory{tenant: t}
 	return t, nil

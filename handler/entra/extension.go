@@ -19,6 +19,7 @@ const ownerPrefix = "b2c-extensions-app"
 
 // extensions remembers which app owns the custom attributes and, once looked up, which there are.
 type extensions struct {
+	turn  chan struct{} // one looks up at a time
 	mu    sync.Mutex
 	app   string            // client id without dashes
 	known map[string]string // full names by lower-case full name; nil when the app was given, not looked up
@@ -79,12 +80,25 @@ func (x *extensions) forget() {
 	}
 }
 
+// remembered returns what was looked up; "" for nothing.
+func (x *extensions) remembered() (app string, known map[string]string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.app, x.known
+}
+
 func (t *Tenant) extensionsApp(ctx context.Context, shorts []string) (app string, known map[string]string, err error) {
 	x := &t.extensions
-	x.mu.Lock()
-	app, known = x.app, x.known
-	x.mu.Unlock()
-	if app != "" {
+	if app, known = x.remembered(); app != "" {
+		return app, known, nil
+	}
+	select {
+	case x.turn <- struct{}{}:
+		defer func() { <-x.turn }()
+	case <-ctx.Done():
+		return "", nil, ctx.Err()
+	}
+	if app, known = x.remembered(); app != "" { // the one before has looked
 		return app, known, nil
 	}
 	object, app, err := t.findOwner(ctx)

@@ -219,3 +219,23 @@ func TestSimulatedReplicas(t *testing.T) {
 		t.Errorf("got %v %v %v, %v, want the first two", a, b, c, err)
 	}
 }
+
+func TestManyAtOnceLookTheExtensionsUpOnce(t *testing.T) {
+	s := simulate(t, sim.TenantOptions{InstantReplicas: true}, allRoles...)
+	id := s.graph.SignUp(sim.Person{Email: "ada@example.com"})
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		go func() {
+			_, err := s.tenant.Users(t.Context(), []signup.UserID{id})
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if got := s.tenant.Counts().Applications; got != 2 {
+		t.Errorf("got %d calls for applications, want one for the app and one for its attributes", got)
+	}
+}
