@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -252,7 +254,7 @@ func (r *run) through(ctx context.Context, name string, n int, call func() []sig
 		}
 	}
 	last := g.snapshot().LastSuccess
-	results := call()
+	results := r.guard(name, n, call)
 	errs := make([]error, 0, n)
 	for _, res := range results {
 		if ctx.Err() == nil || res.Err == nil {
@@ -267,6 +269,30 @@ func (r *run) through(ctx context.Context, name string, n int, call func() []sig
 		}
 		return &signup.Outcome{Destination: name, Account: results[i].Account, Err: results[i].Err, LastSuccess: last}
 	}
+}
+
+// guard makes a panic in a connector the outcome of its call: one user's data is no reason for the process to die at
+// all the others' work.
+func (r *run) guard(name string, n int, call func() []signup.Result) (results []signup.Result) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.log.Error("the connector has panicked; this is a defect of the program", "destination", name, "err", panicText(v), "stack", string(debug.Stack()))
+			results = make([]signup.Result, n)
+			for i := range results {
+				results[i].Err = &signup.Error{Class: signup.Transient, Code: "panic"}
+			}
+		}
+	}()
+	return call()
+}
+
+// panicText says what a panic was about: the runtime's own words, or only the type of anything else, which may hold
+// somebody's data.
+func panicText(v any) string {
+	if e, ok := v.(runtime.Error); ok {
+		return e.Error()
+	}
+	return fmt.Sprintf("a %T", v)
 }
 
 // request maps one user for one destination, or says why nothing is to be sent.

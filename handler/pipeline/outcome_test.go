@@ -391,3 +391,25 @@ func TestASpentKeyMovesToTheNextGeneration(t *testing.T) {
 		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
 	})
 }
+
+func TestAPanicIsOneUsersOutcome(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		odd, good := w.signUp(1), w.signUp(2)
+		w.systems["billing"].after = func(_ context.Context, req signup.Request) error {
+			if req.User == odd {
+				panic("index out of range")
+			}
+			return nil
+		}
+		w.mustRun(time.Minute)
+		w.want(odd, "billing: pending panic", "crm: pending", "news: skipped rule", "profile: pending")
+		w.want(good, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		w.systems["billing"].after = nil
+		w.mustRun(time.Minute)
+		w.want(odd, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		if w.systems["billing"].made != 2 {
+			t.Errorf("got %d accounts for 2 users", w.systems["billing"].made)
+		}
+	})
+}
