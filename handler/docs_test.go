@@ -53,7 +53,7 @@ func TestOperationsExplainsEveryMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	says := regexp.MustCompile(`\.(?:Warn|Error)(?:Context)?\((?:ctx, )?"([^"]+)"`)
+	says := regexp.MustCompile(`\.(?:Warn|Error|Log)(?:Context)?\((?:ctx, )?(?:level, )?"([^"]+)"`)
 	found := 0
 	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -38,7 +39,11 @@ func (r *run) detect(ctx context.Context) error {
 		r.sum.Detectors = append(r.sum.Detectors, d.sum)
 		if d.err != nil {
 			errs = append(errs, fmt.Errorf("detector %s: %w", r.Detectors[i].Name(), d.err))
-			r.log.Warn("detector not read to the end", "detector", r.Detectors[i].Name(), "slices", d.sum.Slices, "err", d.err)
+			level := slog.LevelWarn
+			if signup.ClassOf(d.err) == signup.Throttled { // ours or the service's pace; the next run reads on
+				level = slog.LevelInfo
+			}
+			r.log.Log(ctx, level, "detector not read to the end", "detector", r.Detectors[i].Name(), "slices", d.sum.Slices, "err", d.err)
 		}
 	}
 	if len(errs) < len(r.Detectors) {
@@ -75,7 +80,7 @@ func (r *run) detectOne(ctx context.Context, d signup.Detector) (out detection) 
 		return true
 	}
 
-	w, gap := m.window(r.Clock.Now(), r.state.body.Since, r.Settings.Overlap, d.Retention(), r.trigger)
+	w, gap := m.window(r.start, r.state.body.Since, r.Settings.Overlap, d.Retention(), r.trigger)
 	out.sum.From, out.sum.To, out.sum.Watermark = w.From, w.To, m.Watermark
 	if !gap.Empty() {
 		// The gap is durable before the watermark passes it.
