@@ -85,6 +85,8 @@ var secretForms = []secretForm{
 	{"a Mailchimp key", regexp.MustCompile(`\b[0-9a-fA-F]{32}-[a-z]{2,3}[0-9]{1,3}\b`)},
 	{"a storage or bus key", regexp.MustCompile(`(?i)\b(?:AccountKey|SharedAccessKey|SharedAccessSignature)\s*=\s*([^;\s]+)`)},
 	{"a shared access signature", regexp.MustCompile(`(?i)[?&]sig=([^&\s]+)`)},
+	{"a key in a URL", regexp.MustCompile(`(?i)[?&](?:code|key|token|access_token|apikey)=([^&\s"']{8,})`)},
+	{"a webhook's secret path", regexp.MustCompile(`hooks\.slack\.com/services/([^\s"']{8,})`)},
 	{"a token", regexp.MustCompile(`\beyJ[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]*`)},
 	{"a token", regexp.MustCompile(`(?i)\b(?:bearer|basic)\s+([^\s"',\]}]*[0-9=][^\s"',\]}]*)`)},
 	{"a private key", regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*`)},

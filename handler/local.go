@@ -30,15 +30,20 @@ type localCommand struct {
 	Faults  bool          `help:"Let things go wrong: answers lost after the effect, outages, throttling, broken pages, and the program killed at work."`
 	JSON    bool          `help:"Print one JSON object instead of a table."`
 	App     string        `default:"." type:"path" help:"The app's folder, with host.json, SyncNewUsers and bin/handler."`
-	Dir     string        `default:".local" type:"path" help:"Folder for the ledger, the customers database and the handler's log."`
+	Dir     string        `default:".local" type:"path" help:"Folder for ledger.db, customers.db and the handler's log; what an earlier run left of them is removed."`
 	Ledger  string        `default:"file" enum:"file,tables" help:"Where the ledger is: a SQLite file, or the tables of the account in AzureWebJobsStorage, such as Azurite's."`
 	Give    time.Duration `default:"40m" help:"Simulated time after the last sign-up by which everything must be settled."`
 }
 
 // Run plays the whole job on this machine and checks what came of it.
 func (c localCommand) Run(ctx context.Context, s system) error {
-	if c.Signups < 1 || c.Rate <= 0 || c.Over <= 0 {
-		return refusal{errors.New("--signups, --rate and --over must be above zero")}
+	switch {
+	case c.Signups < 1:
+		return refusal{errors.New("--signups: want at least 1")}
+	case c.Over <= 0:
+		return refusal{errors.New("--over: want a time above zero, such as 6m")}
+	case !(c.Rate > 0 && c.Rate <= 1000):
+		return refusal{errors.New("--rate: want more than 0 and at most 1000; faster than that, calls take hours of simulated time")}
 	}
 	l, err := c.open(ctx, s)
 	if err != nil {
@@ -77,12 +82,13 @@ type local struct {
 	mu      sync.Mutex
 	people  map[signup.UserID]sim.Person
 	reports []report
-	failed  int    // invocations in a row
+	died    int    // invocations that failed
+	failed  int    // … in a row
 	why     string // the last thing that the handler wanted a person to know
 }
 
-func (c localCommand) open(ctx context.Context, s system) (l *local, err error) {
-	l = &local{command: c, begun: time.Now(), people: map[signup.UserID]sim.Person{}}
+func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) {
+	l := &local{command: c, begun: time.Now(), people: map[signup.UserID]sim.Person{}}
 	l.clock = signup.ScaledClock{Start: l.begun.UTC().Truncate(time.Second), Rate: c.Rate}
 	l.show = newProgress(s, c.JSON)
 	defer func() {
@@ -152,6 +158,7 @@ func (l *local) line(line devhost.Line) {
 		l.why = line.Text
 	case line.From == "host" && line.Level == "Error":
 		l.failed++
+		l.died++
 	}
 }
 
@@ -208,7 +215,6 @@ func (l *local) signUps(ctx context.Context) {
 	chance := rand.New(rand.NewPCG(l.command.Seed, 3))
 	crowd := sim.Crowd(l.command.Signups, l.command.Seed)
 	step := l.command.Over / time.Duration(len(crowd))
-	kill := l.command.Faults
 	for i, p := range crowd {
 		at := l.clock.Start.Add(time.Duration(i) * step).Add(time.Duration(chance.Int64N(int64(step) + 1)))
 		if l.clock.Sleep(ctx, at.Sub(l.clock.Now())) != nil {
@@ -220,10 +226,6 @@ func (l *local) signUps(ctx context.Context) {
 		l.mu.Unlock()
 		if p.How == sim.Guest && i%2 == 0 {
 			time.AfterFunc(time.Duration(float64(time.Minute)/l.command.Rate), func() { l.Tenant.Redeem(id) })
-		}
-		if kill && i == len(crowd)/2 {
-			kill = false
-			l.killAtWork()
 		}
 	}
 }
@@ -249,6 +251,7 @@ func (l *local) settled(ctx context.Context) (bool, error) {
 
 // addFaults lets a share of the calls go wrong in the ways that hurt.
 func (l *local) addFaults() {
+	l.killAtWork()
 	lost := sim.Fault{Method: http.MethodPost, After: true, Times: -1, Chance: 0.05}
 	busy := sim.Fault{Method: http.MethodPost, Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.05}
 	l.Stripe.Faults.Add(lost, busy)
@@ -264,13 +267,14 @@ func (l *local) addFaults() {
 	}
 }
 
-// killAtWork kills the program when it is next in the middle of a call to Stripe.
+// killAtWork kills the program when it has next made a customer in Stripe, before it learns of it.
 func (l *local) killAtWork() {
-	l.Stripe.Faults.Add(sim.Fault{})
-	l.show.say("the program is killed at work")
-	if err := l.host.Kill(); err != nil {
-		l.show.say("kill: %v", err)
-	}
+	l.Stripe.Faults.Add(sim.Fault{Method: http.MethodPost, After: true, Then: func() {
+		l.show.say("the program is killed at work")
+		if err := l.host.Kill(); err != nil {
+			l.show.say("kill: %v", err)
+		}
+	}})
 }
 
 // progress shows how far the play is: one line that changes on a terminal, else a line now and then.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,10 +21,9 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 	if err != nil {
 		return refusal{fmt.Errorf("%w; to see the job on this machine run 'handler local'", err)}
 	}
-	timeout, timeoutErr := invocationTime(s.getenv("FUNCTIONS_APP_ROOT_PATH"), s.getenv("AzureFunctionsJobHost__functionTimeout"))
-	server := &functions.Server{Timeout: timeout, Log: log}
+	server := &functions.Server{Log: log}
 	a, err := openApp(s.getenv, log)
-	if err = errors.Join(err, timeoutErr); err != nil {
+	if err != nil {
 		for _, e := range eachError(err) {
 			log.Error("configuration refused", "err", e)
 		}
@@ -34,7 +32,7 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 		return server.Serve(ctx, l)
 	}
 	defer a.ledger.Close()
-	server.Functions = map[string]functions.Func{"SyncNewUsers": a.syncNewUsers}
+	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": a.syncNewUsers}
 	return server.Serve(ctx, l)
 }
 

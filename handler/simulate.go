@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,18 +31,8 @@ type simulation struct {
 	dir    string
 }
 
-// openSimulation makes the folder, an empty customers database in it, and serves the simulated systems.
+// openSimulation serves the simulated systems, and makes the folder with an empty customers database.
 func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock) (*simulation, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the folder: %w", err)
-	}
-	for _, name := range []string{"customers.db", "ledger.db"} {
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			if err := os.Remove(filepath.Join(dir, name+suffix)); err != nil && !os.IsNotExist(err) {
-				return nil, fmt.Errorf("remove what an earlier run left: %w", err)
-			}
-		}
-	}
 	s := &simulation{dir: dir, World: &sim.World{
 		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed,
 			Attributes: []string{"stripeCustomerId", "welcomeId", "marketingOptIn"}}),
@@ -50,17 +42,36 @@ func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock si
 		Stripe:  sim.NewStripe(sim.StripeOptions{Clock: clock, APIKey: simSecret}),
 		Webhook: sim.NewWebhook(sim.WebhookOptions{Clock: clock, Secrets: []string{simWelcome}}),
 	}}
-	if err := s.createCustomers(ctx); err != nil {
-		return nil, fmt.Errorf("create the customers table: %w", err)
-	}
 	var err error
 	if s.server, err = sim.Serve(ctx, addr, s.World); err != nil {
+		return nil, err // before anything of one that is running is touched
+	}
+	if err := s.makeFiles(ctx); err != nil {
+		s.server.Close()
 		return nil, err
 	}
-	if err := os.WriteFile(s.path("ca.pem"), s.server.CA, 0o644); err != nil {
-		return nil, fmt.Errorf("write the simulations' certificate authority: %w", err)
-	}
 	return s, nil
+}
+
+// makeFiles empties the folder of what an earlier run left and makes what this one needs.
+func (s *simulation) makeFiles(ctx context.Context) error {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return fmt.Errorf("make the folder: %w", err)
+	}
+	for _, name := range []string{"customers.db", "ledger.db"} {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(s.path(name + suffix)); err != nil && !os.IsNotExist(err) {
+				return fmt.Errorf("remove what an earlier run left: %w", err)
+			}
+		}
+	}
+	if err := s.createCustomers(ctx); err != nil {
+		return fmt.Errorf("create the customers table: %w", err)
+	}
+	if err := os.WriteFile(s.path("ca.pem"), s.server.CA, 0o644); err != nil {
+		return fmt.Errorf("write the simulations' certificate authority: %w", err)
+	}
+	return nil
 }
 
 func tokenLife(clock signup.ScaledClock) time.Duration {
@@ -99,13 +110,19 @@ func (s *simulation) settings() map[string]string {
 
 type simCommand struct {
 	Listen string        `default:"127.0.0.1:7443" help:"Address on this machine, as in local.settings.json."`
-	Dir    string        `default:".sim" type:"path" help:"Folder for the certificate authority and the customers database; emptied of both at the start."`
+	Dir    string        `default:".sim" type:"path" help:"Folder for ca.pem and customers.db; what an earlier run left of them is removed, and a ledger.db with it."`
 	Every  time.Duration `default:"20s" help:"Someone signs up so often."`
-	Seed   uint64        `default:"1" help:"The same seed makes the same people."`
+	Seed   uint64        `help:"The same seed makes the same people with the same ids, whom a ledger that is kept knows already; without one they are new each time."`
 }
 
 // Run serves the simulations, by the wall clock, until it is stopped.
 func (c simCommand) Run(ctx context.Context, s system) error {
+	if c.Every <= 0 {
+		return refusal{errors.New("--every: want a time above zero, such as 20s")}
+	}
+	if c.Seed == 0 {
+		c.Seed = rand.Uint64()
+	}
 	world, err := openSimulation(ctx, c.Dir, c.Listen, c.Seed, signup.ScaledClock{})
 	if err != nil {
 		return err

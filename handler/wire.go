@@ -30,6 +30,8 @@ type app struct {
 	tenant *entra.Tenant
 	ledger *ledger.Ledger
 	engine *pipeline.Engine
+
+	timeout time.Duration // of one invocation
 }
 
 // openApp reads the environment and the configuration and wires the parts. It asks nothing of the outside. Its error
@@ -38,18 +40,13 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 	env, envErr := parseEnvironment(getenv)
 	config, configErr := readConfig(env.Config, getenv)
 	hc, caErr := newHTTPClient(env.CAFile)
-	if err := errors.Join(envErr, configErr, caErr); err != nil {
+	timeout, timeoutErr := invocationTime(getenv("FUNCTIONS_APP_ROOT_PATH"), getenv("AzureFunctionsJobHost__functionTimeout"))
+	if err := errors.Join(envErr, configErr, caErr, timeoutErr); err != nil {
 		return nil, err
 	}
-	a := &app{env: env, config: config, http: hc}
-	if err := a.openTenant(getenv, log); err != nil {
-		return nil, err
-	}
-	if err := a.openLedger(getenv); err != nil {
-		return nil, err
-	}
+	a := &app{env: env, config: config, http: hc, timeout: timeout}
 	destinations, err := a.openDestinations(log)
-	if err != nil {
+	if err := errors.Join(a.openTenant(getenv, log), a.openLedger(getenv), err); err != nil {
 		return nil, err
 	}
 	a.engine = &pipeline.Engine{
@@ -57,7 +54,7 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 		Settings:     pipeline.Settings{Overlap: config.Sync.Overlap, FirstLookBack: config.Sync.FirstLookBack, Origins: config.Signups.Origins},
 		Mapping:      config.Mapping,
 		Destinations: destinations,
-		Backstop:     a.tenant.Directory(),
+		Backstop:     a.tenant.Backstop(),
 		Directory:    a.tenant,
 		Ledger:       a.ledger,
 		Clock:        env.Clock,
@@ -181,15 +178,17 @@ type report struct {
 	LedgerTransactions int64 `json:"ledgerTransactions"` // that wrote rows; notes are counted apart
 	LedgerNotes        int64 `json:"ledgerNotes"`
 	LedgerReads        int64 `json:"ledgerReads"`
+	Undecodable        int64 `json:"undecodable,omitempty"` // records that detectors passed over
 }
 
 // syncNewUsers is the function SyncNewUsers.
 func (a *app) syncNewUsers(ctx context.Context, in functions.Invocation) (any, error) {
-	calls, counts := a.tenant.Calls(), a.ledger.Counts()
+	calls, counts, passed := a.tenant.Calls(), a.ledger.Counts(), a.tenant.Counts().Undecodable
 	sum, err := a.engine.Run(ctx, pipeline.Trigger{Invocation: in.ID, PastDue: in.Timer.PastDue, Last: in.Timer.Last})
 	after := a.ledger.Counts()
 	return report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
-		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads}, err
+		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads,
+		Undecodable: a.tenant.Counts().Undecodable - passed}, err
 }
 
 const (

@@ -125,6 +125,10 @@ func (t *Tenant) Audit() signup.Detector { return t.audit }
 // Directory detects users by the time at which they were created.
 func (t *Tenant) Directory() signup.Detector { return t.directory }
 
+// Backstop is the directory detector once more, for reading what a log no longer has: it has a Served of its own, so that
+// both can be read at the same time.
+func (t *Tenant) Backstop() signup.Detector { return &directory{tenant: t} }
+
 // Counts says what was asked of Graph, each try counted, and how many records were passed over.
 type Counts struct {
 	Audit, Directory, Profiles, Updates, Applications int64 // calls

@@ -176,7 +176,7 @@ func (p profile) user(names map[string]string) (signup.User, error) {
 		ExternalUserState: g.ExternalUserState, PreferredLanguage: g.PreferredLanguage, Country: g.Country, City: g.City,
 		Enabled: g.Enabled, Created: g.Created.UTC(), Identities: g.Identities,
 	}
-	u.Email, u.EmailVerified = email(g.Identities, g.Mail, g.OtherMails, g.UserPrincipalName)
+	u.Email, u.EmailVerified = email(g.Identities, g.Mail, g.OtherMails)
 	if len(names) > 0 {
 		var all map[string]json.RawMessage
 		if err := json.Unmarshal(p.raw, &all); err != nil {
@@ -197,7 +197,7 @@ func profileError(err error) error {
 
 // email is the contact address: the identity that the tenant verified, else mail, else the first other mail, else the
 // user principal name if it is one that a person chose.
-func email(identities []signup.Identity, mail string, other []string, upn string) (address string, verified bool) {
+func email(identities []signup.Identity, mail string, other []string) (address string, verified bool) {
 	for _, id := range identities {
 		if strings.EqualFold(id.SignInType, "emailAddress") && id.IssuerAssignedID != "" {
 			return id.IssuerAssignedID, true
@@ -209,11 +209,7 @@ func email(identities []signup.Identity, mail string, other []string, upn string
 	if len(other) > 0 && other[0] != "" {
 		return other[0], false
 	}
-	local, _, _ := strings.Cut(upn, "@")
-	if _, err := signup.ParseUserID(local); err == nil || strings.Contains(strings.ToUpper(upn), "#EXT#") {
-		return "", false
-	}
-	return upn, false
+	return "", false
 }
 
 // attributes takes the custom attributes that have a value of a simple type.

@@ -71,7 +71,7 @@ func TestTheContactAddress(t *testing.T) {
 		{"an identity without an id", `"identities":[{"signInType":"emailAddress","issuerAssignedId":""}],"mail":"m@x.com"`, "m@x.com", false},
 		{"mail before other mails", `"mail":"m@x.com","otherMails":["o@x.com"]`, "m@x.com", false},
 		{"other mails", `"mail":null,"otherMails":["o@x.com","p@x.com"],"userPrincipalName":"u@x.com"`, "o@x.com", false},
-		{"a name that a person chose", `"userPrincipalName":"jane.doe@contoso.com"`, "jane.doe@contoso.com", false},
+		{"a name, ours or a person's, is no address", `"userPrincipalName":"jane.doe@contoso.com"`, "", false},
 		{"a generated name", `"userPrincipalName":"75B523CA-d064-4ddf-80af-87738f504026@contoso.onmicrosoft.com"`, "", false},
 		{"a guest's name", `"userPrincipalName":"jane_fabrikam.com#ext#@contoso.onmicrosoft.com"`, "", false},
 		{"nothing", `"mail":"","otherMails":[""]`, "", false},

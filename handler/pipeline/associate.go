@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
@@ -37,11 +38,14 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	for i, row := range rows {
 		ids[i] = row.User
 	}
-	users, err := r.Directory.Users(workCtx, ids)
-	r.read(err)
+	users, err := r.users(workCtx, ids)
+	bad := err != nil && codeOf(err) == "bad-answer"
+	if !bad || len(rows) > 1 { // of one alone it speaks of the user, not of the directory
+		r.read(err)
+	}
 	if err != nil {
 		r.log.Warn("profiles not read", "users", len(rows), "err", err)
-		if len(rows) > 1 && codeOf(err) == "bad-answer" { // one profile that nobody can read is not to hold the others
+		if len(rows) > 1 && bad { // one profile that nobody can read is not to hold the others
 			for _, row := range rows {
 				r.batch(ctx, workCtx, []signup.Row{row})
 			}
@@ -69,6 +73,17 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	r.settle(ctx, changes)
 }
 
+// users reads profiles; a panic at one of them is an answer that cannot be decoded.
+func (r *run) users(ctx context.Context, ids []signup.UserID) (users map[signup.UserID]signup.User, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked("directory", v)
+			users, err = nil, &signup.Error{Class: signup.Transient, Code: "bad-answer"}
+		}
+	}()
+	return r.Directory.Users(ctx, ids)
+}
+
 // job is one user being worked on.
 type job struct {
 	row      signup.Row
@@ -93,6 +108,15 @@ func (j *job) outcome(name string) *signup.Outcome {
 // prepare decides what one read profile means: the row's next state if there is nothing to associate, else a job.
 func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readErr error) (*job, signup.Row) {
 	now := r.Clock.Now()
+	if readErr != nil && codeOf(readErr) == "bad-answer" { // of this user alone: it counts as a try
+		var outcomes []signup.Outcome
+		for _, a := range row.Associations {
+			if a.State == signup.Pending && !a.Next.After(row.Intent) {
+				outcomes = append(outcomes, signup.Outcome{Destination: a.Destination, Err: readErr})
+			}
+		}
+		return nil, row.Settle(now, outcomes, r.jitter)
+	}
 	if readErr != nil {
 		return nil, row.Postpone(now, max(retryAfter(readErr), r.jitter(10*time.Second)))
 	}
@@ -101,7 +125,7 @@ func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readE
 		return nil, r.missing(row, now)
 	}
 	row.Missing = time.Time{}
-	if row.Origin == "" {
+	if row.Origin == "" || row.Origin == signup.Unknown {
 		row.Origin, row.Evidence = signup.Classify(u)
 	}
 	switch {
@@ -213,6 +237,7 @@ func (r *run) associate(ctx context.Context, name string, jobs []*job) {
 	d := r.destinationNamed(name)
 	var send []*job
 	var reqs []signup.Request
+	var since []time.Time
 	for _, j := range jobs {
 		a, ok := j.due(name)
 		if !ok {
@@ -223,20 +248,20 @@ func (r *run) associate(ctx context.Context, name string, jobs []*job) {
 			j.set(outcome)
 			continue
 		}
-		send, reqs = append(send, j), append(reqs, req)
+		send, reqs, since = append(send, j), append(reqs, req), append(since, j.since(a))
 	}
 	if len(send) == 0 {
 		return
 	}
 	if b, ok := d.Connector.(signup.Batcher); ok {
-		results := r.through(ctx, name, len(reqs), func() []signup.Result { return b.AssociateAll(ctx, reqs) })
+		results := r.through(ctx, name, since, func() []signup.Result { return b.AssociateAll(ctx, reqs) })
 		for i, j := range send {
 			j.set(results(i))
 		}
 		return
 	}
 	r.Each(len(send), func(i int) {
-		result := r.through(ctx, name, 1, func() []signup.Result {
+		result := r.through(ctx, name, since[i:i+1], func() []signup.Result {
 			account, err := d.Connector.Associate(ctx, reqs[i])
 			return []signup.Result{{Account: account, Err: err}}
 		})
@@ -244,11 +269,21 @@ func (r *run) associate(ctx context.Context, name string, jobs []*job) {
 	})
 }
 
-// through makes one call for n users when the destination's gate lets it, and returns each user's outcome; nil for a
-// call that was cut short and may have taken effect.
-func (r *run) through(ctx context.Context, name string, n int, call func() []signup.Result) func(i int) *signup.Outcome {
-	g := r.gates[name]
-	if wait, ok := g.enter(ctx, n); !ok {
+// since is from when on another user's success shows that a 403 speaks of this user alone.
+func (j *job) since(a signup.Association) time.Time {
+	if !a.Forbidden.IsZero() {
+		return a.Forbidden
+	}
+	return j.row.Intent
+}
+
+// through makes one call for some users when the destination's gate lets it, and returns each one's outcome; nil for a
+// call that was cut short and may have taken effect. A user's 403 does not count against the destination if others have
+// been accepted since.
+func (r *run) through(ctx context.Context, name string, since []time.Time, call func() []signup.Result) func(i int) *signup.Outcome {
+	g, n := r.gates[name], len(since)
+	leave, wait := g.enter(ctx, n)
+	if leave == nil {
 		return func(int) *signup.Outcome {
 			return &signup.Outcome{Destination: name, NotStarted: true, Wait: max(wait, time.Second)}
 		}
@@ -256,12 +291,15 @@ func (r *run) through(ctx context.Context, name string, n int, call func() []sig
 	last := g.snapshot().LastSuccess
 	results := r.guard(name, n, call)
 	errs := make([]error, 0, n)
-	for _, res := range results {
+	for i, res := range results {
+		if e, ok := errors.AsType[*signup.Error](res.Err); ok && e.Status == 403 && g.snapshot().LastSuccess.After(since[i]) {
+			continue
+		}
 		if ctx.Err() == nil || res.Err == nil {
 			errs = append(errs, res.Err)
 		}
 	}
-	g.leave(errs...)
+	leave(errs...)
 	cut := ctx.Err() != nil
 	return func(i int) *signup.Outcome {
 		if cut && results[i].Err != nil {
@@ -276,7 +314,7 @@ func (r *run) through(ctx context.Context, name string, n int, call func() []sig
 func (r *run) guard(name string, n int, call func() []signup.Result) (results []signup.Result) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.log.Error("the connector has panicked; this is a defect of the program", "destination", name, "err", panicText(v), "stack", string(debug.Stack()))
+			r.panicked(name, v)
 			results = make([]signup.Result, n)
 			for i := range results {
 				results[i].Err = &signup.Error{Class: signup.Transient, Code: "panic"}
@@ -284,6 +322,11 @@ func (r *run) guard(name string, n int, call func() []signup.Result) (results []
 		}
 	}()
 	return call()
+}
+
+// panicked tells of a defect. It is to be called by the deferred function that recovers.
+func (r *run) panicked(where string, v any) {
+	r.log.Error("a call has panicked; this is a defect of the program", "at", where, "err", panicText(v), "stack", string(debug.Stack()))
 }
 
 // panicText says what a panic was about: the runtime's own words, or only the type of anything else, which may hold

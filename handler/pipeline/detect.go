@@ -38,7 +38,9 @@ func (r *run) detect(ctx context.Context) error {
 	for i, d := range results {
 		r.sum.Detectors = append(r.sum.Detectors, d.sum)
 		if d.err != nil {
-			errs = append(errs, fmt.Errorf("detector %s: %w", r.Detectors[i].Name(), d.err))
+			if d.sum.Slices == 0 { // otherwise it came further than the run before
+				errs = append(errs, fmt.Errorf("detector %s: %w", r.Detectors[i].Name(), d.err))
+			}
 			level := slog.LevelWarn
 			if signup.ClassOf(d.err) == signup.Throttled { // ours or the service's pace; the next run reads on
 				level = slog.LevelInfo
@@ -61,6 +63,12 @@ type detection struct {
 // detectOne reads one detector's window slice by slice: rows first, then the watermark.
 func (r *run) detectOne(ctx context.Context, d signup.Detector) (out detection) {
 	out.sum.Name = d.Name()
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked(d.Name(), v)
+			out.err = errors.New("the detector has panicked")
+		}
+	}()
 	n, err := r.Ledger.Note(ctx, "watermark|"+d.Name())
 	if err != nil {
 		out.err = fmt.Errorf("read the watermark: %w", err)
@@ -72,11 +80,12 @@ func (r *run) detectOne(ctx context.Context, d signup.Detector) (out detection) 
 		return out
 	}
 	save := func(next mark) bool {
-		if n, out.err = putNote(ctx, r.Ledger, n, next); out.err != nil {
-			out.err = fmt.Errorf("write the watermark: %w", out.err)
+		saved, err := putNote(ctx, r.Ledger, n, next)
+		if err != nil {
+			out.err = fmt.Errorf("write the watermark: %w", err)
 			return false
 		}
-		m = next
+		n, m = saved, next
 		return true
 	}
 
@@ -85,25 +94,18 @@ func (r *run) detectOne(ctx context.Context, d signup.Detector) (out detection) 
 	if !gap.Empty() {
 		// The gap is durable before the watermark passes it.
 		next := m
-		next.Gaps = append(append([]signup.Window(nil), m.Gaps...), gap)
+		next.Gaps = append([]signup.Window(nil), m.Gaps...)
+		if i := len(next.Gaps) - 1; i >= 0 && !gap.From.After(next.Gaps[i].To) {
+			next.Gaps[i].To = gap.To
+		} else {
+			next.Gaps = append(next.Gaps, gap)
+		}
 		next.Watermark = later(m.Watermark, gap.To)
 		r.log.Warn("the log no longer has all of the window; reading the directory instead", "detector", d.Name(), "from", gap.From, "to", gap.To)
 		if !save(next) {
 			return out
 		}
 	}
-	for len(m.Gaps) > 0 {
-		if out.err = r.readSlices(ctx, r.Backstop, m.Gaps[0], 0, &out, nil); out.err != nil {
-			out.err = fmt.Errorf("close the gap from %s: %w", m.Gaps[0].From.Format(time.RFC3339), out.err)
-			break
-		}
-		next := m
-		next.Gaps = m.Gaps[1:]
-		if !save(next) {
-			return out
-		}
-	}
-	gapErr := out.err
 	out.err = r.readSlices(ctx, d, w, m.Slice, &out, func(slice signup.Window) bool { return save(m.advance(slice, d.Served())) })
 	if out.err != nil && ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
@@ -112,15 +114,35 @@ func (r *run) detectOne(ctx context.Context, d signup.Detector) (out detection) 
 			out.err = errors.Join(out.err, fmt.Errorf("write the watermark: %w", err))
 		}
 	}
-	out.err = errors.Join(gapErr, out.err)
+	if out.err == nil {
+		out.err = r.closeGaps(ctx, &m, save, &out)
+	}
 	out.sum.Gaps, out.sum.Watermark = len(m.Gaps), m.Watermark
 	return out
+}
+
+// closeGaps reads from the directory what the log no longer has, and remembers how far it came.
+func (r *run) closeGaps(ctx context.Context, m *mark, save func(mark) bool, out *detection) error {
+	for len(m.Gaps) > 0 {
+		gap := m.Gaps[0]
+		err := r.readSlices(ctx, r.Backstop, gap, 0, out, func(slice signup.Window) bool {
+			next := *m
+			next.Gaps = append([]signup.Window{{From: slice.To, To: gap.To}}, m.Gaps[1:]...)
+			if next.Gaps[0].Empty() {
+				next.Gaps = next.Gaps[1:]
+			}
+			return save(next)
+		})
+		if err != nil {
+			return fmt.Errorf("close the gap from %s: %w", m.Gaps[0].From.Format(time.RFC3339), err)
+		}
+	}
+	return nil
 }
 
 // readSlices reads w from d, oldest slice first, records each whole slice, and calls done after it.
 func (r *run) readSlices(ctx context.Context, d signup.Detector, w signup.Window, step time.Duration, out *detection, done func(signup.Window) bool) error {
 	for _, slice := range cut(w, step) {
-		r.renew(ctx)
 		var events []signup.Event
 		for e, err := range d.Events(ctx, slice) {
 			if err != nil {

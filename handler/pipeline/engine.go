@@ -73,11 +73,17 @@ func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 		return r.sum, err
 	}
 	var detectErr, workErr error
-	r.Each(2, func(i int) {
-		if i == 0 {
-			detectErr = r.detect(ctx) // hands over who is new …
-		} else {
-			workErr = r.work(ctx) // … and who is due is worked meanwhile
+	working, stop := context.WithCancel(ctx)
+	r.abort = stop
+	r.Each(3, func(i int) {
+		switch i {
+		case 0:
+			detectErr = r.detect(working) // hands over who is new …
+		case 1:
+			workErr = r.work(working) // … and who is due is worked meanwhile
+			stop()
+		case 2:
+			r.keepLease(working)
 		}
 	})
 	endErr := r.end(ctx)
@@ -96,6 +102,7 @@ type run struct {
 	state   state
 
 	recording chan struct{}     // held while a detector records; a channel, since the ledger is asked meanwhile
+	abort     func()            // ends what the run is doing, when the lease is lost
 	fresh     chan []signup.Row // users just detected, with a durable intent; closed when detection is over
 
 	mu     sync.Mutex

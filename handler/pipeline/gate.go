@@ -88,24 +88,22 @@ func newGate(name string, clock signup.Clock, perSecond float64, burst, concurre
 	return g
 }
 
-// enter waits for n users' turn. Without one it says how long to leave the destination alone; with one, leave is to be
-// called with each answer's error and then with done.
-func (g *gate) enter(ctx context.Context, n int) (wait time.Duration, ok bool) {
+// enter waits for n users' turn, not much longer than patience. Without one it says how long to leave the destination
+// alone; with one, leave is to be called with the answers that the turn brought.
+func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error), wait time.Duration) {
 	probe, wait := g.admit()
 	if wait > 0 {
-		return wait, false
+		return nil, wait
 	}
-	giveUp := func(d time.Duration) (time.Duration, bool) {
-		if probe {
-			g.mu.Lock()
-			g.probing = false
-			g.mu.Unlock()
-		}
-		return max(d, time.Second), false
+	giveUp := func(wait time.Duration) (func(...error), time.Duration) {
+		g.endProbe(probe)
+		return nil, max(wait, time.Second)
 	}
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	select {
 	case g.slots <- struct{}{}:
-	case <-ctx.Done():
+	case <-patient.Done():
 		return giveUp(0)
 	}
 	delay, ok := g.reserve(n)
@@ -113,14 +111,25 @@ func (g *gate) enter(ctx context.Context, n int) (wait time.Duration, ok bool) {
 		<-g.slots
 		return giveUp(delay)
 	}
-	// While this user waited the destination may have closed.
-	if !probe {
-		if _, wait := g.admit(); wait > 0 {
+	if !probe { // while this user waited the destination may have closed
+		if probe, wait = g.admit(); wait > 0 {
 			<-g.slots
-			return wait, false
+			return nil, wait
 		}
 	}
-	return 0, true
+	return func(errs ...error) {
+		g.report(errs)
+		g.endProbe(probe)
+		<-g.slots
+	}, 0
+}
+
+func (g *gate) endProbe(probe bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if probe {
+		g.probing = false
+	}
 }
 
 // admit asks the breaker and the throttling.
@@ -160,9 +169,10 @@ func (g *gate) reserve(n int) (time.Duration, bool) {
 	return delay, true
 }
 
-// leave ends a turn with the answers it brought.
-func (g *gate) leave(errs ...error) {
+// report takes the answers of a turn into account.
+func (g *gate) report(errs []error) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	now := g.clock.Now()
 	for _, err := range errs {
 		g.breaker = g.breaker.Report(err, now)
@@ -170,9 +180,6 @@ func (g *gate) leave(errs ...error) {
 			g.hold = later(g.hold, now.Add(max(retryAfter(err), time.Second)))
 		}
 	}
-	g.probing = false
-	g.mu.Unlock()
-	<-g.slots
 }
 
 func (g *gate) snapshot() Breaker {

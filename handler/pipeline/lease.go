@@ -24,9 +24,8 @@ var ErrLeaseLost = errors.New("the run lease was taken by someone else")
 // lease is the note that makes runs single for certain; the last run's summary stands in it as well, so that one read
 // shows both.
 type lease struct {
-	note     signup.Note
-	renewed  time.Time
-	renewing bool
+	note    signup.Note
+	renewed time.Time
 }
 
 type leaseBody struct {
@@ -68,38 +67,53 @@ func (r *run) takeLease(ctx context.Context) error {
 	return nil
 }
 
-// renew keeps the lease while the run works; it is called between pieces of work. A lease that somebody else has taken
-// ends the run.
-func (r *run) renew(ctx context.Context) {
-	r.mu.Lock()
-	now := r.Clock.Now()
-	held := r.lease
-	if r.bad != nil || held.renewing || now.Sub(held.renewed) < leaseTime/3 {
-		r.mu.Unlock()
-		return
+// keepLease renews the lease until the run's work is over.
+func (r *run) keepLease(ctx context.Context) {
+	for r.Clock.Sleep(ctx, leaseTime/3) == nil {
+		r.renew(ctx)
 	}
-	r.lease.renewing = true
-	r.mu.Unlock()
+}
 
+// renew renews the lease once. A lease that somebody else has taken ends the run.
+func (r *run) renew(ctx context.Context) {
+	now := r.Clock.Now()
 	var body leaseBody
-	err := decodeNote(held.note, &body)
+	err := decodeNote(r.lease.note, &body)
+	n := r.lease.note
 	if err == nil {
 		body.Expires = now.Add(leaseTime)
-		held.note, err = putNote(ctx, r.Ledger, held.note, body)
+		n, err = putNote(ctx, r.Ledger, n, body)
 	}
-
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lease.renewing = false
+	if errors.Is(err, signup.ErrConflict) { // perhaps with our own last renewal, whose answer was lost
+		if current, e := r.ownNote(ctx); e == nil {
+			n, err = putNote(ctx, r.Ledger, current, body)
+		}
+	}
 	switch {
 	case err == nil:
-		r.lease = lease{note: held.note, renewed: now}
+		r.lease = lease{note: n, renewed: now}
 	case errors.Is(err, signup.ErrConflict):
-		r.bad = ErrLeaseLost
-	case now.Sub(held.renewed) >= leaseTime:
+		r.fail(ErrLeaseLost)
+		r.abort()
+	case now.Sub(r.lease.renewed) >= leaseTime:
 		// Until it expires a lease lives on without renewal, and the next try may succeed.
-		r.bad = fmt.Errorf("renew the run lease: %w", err)
+		r.fail(fmt.Errorf("renew the run lease: %w", err))
+		r.abort()
 	}
+}
+
+// ownNote reads the lease's note if this run still has the lease.
+func (r *run) ownNote(ctx context.Context) (signup.Note, error) {
+	n, err := r.Ledger.Note(ctx, leaseNote)
+	if err != nil {
+		return n, err
+	}
+	n.Name = leaseNote
+	var body leaseBody
+	if err := decodeNote(n, &body); err != nil || body.Owner != r.id {
+		return n, errors.Join(err, ErrLeaseLost)
+	}
+	return n, nil
 }
 
 // end saves the breakers, frees the lease and leaves the summary in it.
@@ -114,7 +128,14 @@ func (r *run) end(ctx context.Context) error {
 	if errors.Is(r.bad, ErrLeaseLost) {
 		return errors.Join(r.bad, err)
 	}
-	if _, e := putNote(ctx, r.Ledger, r.lease.note, leaseBody{Last: &r.sum}); e != nil {
+	_, e := putNote(ctx, r.Ledger, r.lease.note, leaseBody{Last: &r.sum})
+	if errors.Is(e, signup.ErrConflict) { // perhaps with our own last renewal
+		var own signup.Note
+		if own, e = r.ownNote(ctx); e == nil {
+			_, e = putNote(ctx, r.Ledger, own, leaseBody{Last: &r.sum})
+		}
+	}
+	if e != nil {
 		err = errors.Join(err, fmt.Errorf("free the run lease: %w", e))
 	}
 	return errors.Join(r.bad, err)

@@ -338,7 +338,7 @@ func TestAnUnreadableProfileDoesNotHoldTheOthers(t *testing.T) {
 		odd, good := w.signUp(1), w.signUp(2)
 		w.users.unreadable = odd
 		w.mustRun(time.Minute)
-		w.want(odd, "billing: pending", "crm: pending", "news: pending", "profile: pending")
+		w.want(odd, "billing: pending bad-answer", "crm: pending bad-answer", "news: pending bad-answer", "profile: pending bad-answer")
 		w.want(good, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"signup-sync/handler/signup"
 )
@@ -22,7 +23,7 @@ func (r *run) patch(ctx context.Context, j *job) {
 	}
 	desired, mappingErr := r.Mapping.Profile(j.input(needs)) // with an error, the rest of the patch is still good
 	if p := Change(j.user, desired); !p.Empty() {
-		o := r.through(ctx, signup.Profile, 1, func() []signup.Result {
+		o := r.through(ctx, signup.Profile, []time.Time{j.since(a)}, func() []signup.Result {
 			return []signup.Result{{Err: r.update(ctx, j.row.User, p)}}
 		})(0)
 		if o == nil || o.Err != nil || o.NotStarted {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -151,4 +152,22 @@ func TestBreaker(t *testing.T) {
 	if got := b.Until.Sub(later); got != breakForMost {
 		t.Errorf("failing for long: open for %v, want %v", got, breakForMost)
 	}
+}
+
+func TestOnlyTheProbesAnswerEndsTheProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate("x", signup.ScaledClock{}, 0, 0, 8)
+		enter := func() func(...error) { leave, _ := g.enter(t.Context(), 1); return leave }
+		before, opens := enter(), enter()
+		opens(&signup.Error{Class: signup.Systemic, Status: 401})
+		time.Sleep(breakFor + time.Second)
+		if enter() == nil || enter() != nil {
+			t.Fatal("half-open: want one to pass")
+		}
+		before(&signup.Error{Class: signup.Throttled, Status: 429, RetryAfter: time.Second})
+		time.Sleep(2 * time.Second)
+		if enter() != nil {
+			t.Error("a call from before it opened has ended the probe")
+		}
+	})
 }

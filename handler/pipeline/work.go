@@ -31,7 +31,6 @@ func (r *run) work(ctx context.Context) error {
 	r.Each(batches, func(int) {
 		for rows := q.next(workCtx); len(rows) > 0; rows = q.next(workCtx) {
 			r.batch(ctx, workCtx, rows)
-			r.renew(ctx)
 		}
 	})
 	for _, row := range q.alone {
@@ -40,7 +39,6 @@ func (r *run) work(ctx context.Context) error {
 		}
 		if rows := r.intend(workCtx, []signup.Row{row}); len(rows) > 0 {
 			r.batch(ctx, workCtx, rows)
-			r.renew(ctx)
 		}
 	}
 	for rows := range r.fresh { // until detection is over, which ends before the run's time does

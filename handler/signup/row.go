@@ -44,6 +44,7 @@ type Association struct {
 	Detail      string    `json:"detail,omitempty"`     // at most 200 redacted characters
 	Generation  int       `json:"generation,omitempty"` // of the idempotency key
 	Spent       time.Time `json:"spent,omitzero"`       // since when that key is known to be spent
+	Forbidden   time.Time `json:"forbidden,omitzero"`   // since when every answer was 403
 	Attempts    int       `json:"attempts,omitempty"`   // tries that failed; throttled ones are not counted
 	FirstTry    time.Time `json:"firstTry,omitzero"`    // the intent: from here on an effect may exist
 	Next        time.Time `json:"next,omitzero"`        // when it is due, while pending
@@ -144,6 +145,8 @@ func (r Row) nextOf(names []string, now time.Time) time.Duration {
 	for _, name := range names {
 		if a, ok := r.Association(name); ok && a.State == Pending {
 			wait = min(wait, a.Next.Sub(now))
+		} else {
+			wait = 0 // settled just now: its dependents can be decided
 		}
 	}
 	return max(wait, time.Second)
@@ -154,7 +157,9 @@ func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.
 		if a.FirstTry.Equal(intent) {
 			a.FirstTry = time.Time{}
 		}
-		a.Next = now.Add(o.Wait)
+		if a.Next = now.Add(o.Wait); a.beyondHorizon(now) {
+			a.finish(Failed, "horizon", "last: "+a.Reason, now)
+		}
 		return
 	}
 	if o.Err == nil {
@@ -167,6 +172,12 @@ func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.
 		e = &Error{Class: Transient, Code: "transient"}
 	}
 	a.Reason, a.Detail = e.Code, clip(e.Detail)
+	switch {
+	case e.Status != 403:
+		a.Forbidden = time.Time{}
+	case a.Forbidden.IsZero():
+		a.Forbidden = now
+	}
 	switch e.Class {
 	case Skip:
 		a.finish(Skipped, e.Code, e.Detail, now)
@@ -177,7 +188,7 @@ func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.
 	case Throttled:
 		a.Next = now.Add(max(e.RetryAfter, jitter(10*time.Second)))
 	case Systemic:
-		if e.Status == 403 && o.LastSuccess.After(a.FirstTry) && now.Sub(a.FirstTry) >= ForbiddenFor {
+		if e.Status == 403 && o.LastSuccess.After(a.Forbidden) && now.Sub(a.Forbidden) >= ForbiddenFor {
 			a.finish(Failed, e.Code, e.Detail, now)
 			return
 		}
@@ -192,9 +203,13 @@ func (a *Association) settle(now, intent time.Time, o Outcome, jitter func(time.
 		a.Attempts++
 		a.Next = now.Add(max(e.RetryAfter, Backoff(a.Attempts, jitter)))
 	}
-	if !a.FirstTry.IsZero() && now.Sub(a.FirstTry) >= Horizon {
+	if a.beyondHorizon(now) {
 		a.finish(Failed, "horizon", "last: "+e.Code, now)
 	}
+}
+
+func (a *Association) beyondHorizon(now time.Time) bool {
+	return !a.FirstTry.IsZero() && now.Sub(a.FirstTry) >= Horizon
 }
 
 // Backoff is the pause after the nth failed try: 5 s, doubled each time, at most an hour, spread by jitter, which

@@ -86,10 +86,14 @@ func TestSettle(t *testing.T) {
 func TestForbiddenFailsOneUserOnlyWhereOthersAreAccepted(t *testing.T) {
 	forbidden := signup.Outcome{Destination: "billing", Err: &signup.Error{Class: signup.Systemic, Code: "forbidden", Status: 403}}
 	settle := func(after time.Duration, success time.Time) signup.State {
+		row := intended().Settle(t0, []signup.Outcome{forbidden}, full) // the first 403
 		o := forbidden
 		o.LastSuccess = success
-		a, _ := intended().Settle(t0.Add(after), []signup.Outcome{o}, full).Association("billing")
+		a, _ := row.Intend("run2", t0.Add(after)).Settle(t0.Add(after), []signup.Outcome{o}, full).Association("billing")
 		return a.State
+	}
+	if got := settle(25*time.Hour, t0.Add(-time.Hour)); got != signup.Pending {
+		t.Errorf("others were accepted before, nobody since: got %s, want pending", got)
 	}
 	if got := settle(25*time.Hour, time.Time{}); got != signup.Pending {
 		t.Errorf("nobody is accepted: got %s, want pending", got)
@@ -178,5 +182,14 @@ func TestBackoffGrowsToAnHour(t *testing.T) {
 		if got := signup.Backoff(n, full); got != want {
 			t.Errorf("after %d: got %v, want %v", n, got, want)
 		}
+	}
+}
+
+func TestTheHorizonCountsForThoseNeverLetInAgain(t *testing.T) {
+	row := intended().Settle(t0, []signup.Outcome{{Destination: "billing", Err: errors.New("down")}}, full)
+	at := t0.Add(signup.Horizon)
+	row = row.Intend("run2", at).Settle(at, []signup.Outcome{{Destination: "billing", NotStarted: true, Wait: time.Hour}}, full)
+	if a, _ := row.Association("billing"); a.State != signup.Failed || a.Reason != "horizon" {
+		t.Errorf("got %+v, want failed: horizon", a)
 	}
 }

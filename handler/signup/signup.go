@@ -82,7 +82,7 @@ type User struct {
 	GivenName         string
 	Surname           string
 	UserPrincipalName string
-	Email             string // the contact address, never a GUID-shaped user principal name
+	Email             string // the contact address, never a user principal name
 	EmailVerified     bool   // the address is an emailAddress identity, so the tenant has verified it
 	CreationType      string // LocalAccount, Invitation, EmailVerified, SelfServiceSignUp or ""
 	UserType          string // Member, Guest or ""

@@ -17,6 +17,7 @@ type Fault struct {
 	Times  int     // so many calls go wrong; 0 = one, negative = all until Clear
 	Chance float64 // of a matching call going wrong; 0 = always
 
+	Then   func()        // called when it happens, after the effect if there is one
 	After  bool          // the effect happens first, and then this is all that the caller sees of it
 	Delay  time.Duration // the caller waits for so long first (wall clock)
 	Status int           // the answer's status; 0 = the connection is cut without an answer
@@ -96,6 +97,9 @@ func (f *Faults) Wrap(next http.Handler) http.Handler {
 		}
 		if x.After {
 			next.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if x.Then != nil {
+			x.Then()
 		}
 		if x.Delay > 0 {
 			select {
