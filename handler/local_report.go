@@ -26,6 +26,7 @@ type localReport struct {
 	Repeated   int `json:"repeated"`   // accounts that a destination has twice
 
 	Destinations       map[string]map[string]int `json:"destinations"` // associations by state; "profile" is one of them
+	Reasons            map[string]map[string]int `json:"reasons"`      // of those that are not associated
 	Origins            map[string]map[string]int `json:"origins"`      // sign-ups by origin and first detector
 	Delay              quantiles                 `json:"delay"`        // from sign-up to detection, seconds of simulated time
 	DelayAssociated    quantiles                 `json:"delayAssociated"`
@@ -33,8 +34,10 @@ type localReport struct {
 	Graph              map[string]int            `json:"graph"`        // the same by route
 	ProfileReads       int                       `json:"profileReads"` // of them, among the last 10,000
 	LedgerTransactions int64                     `json:"ledgerTransactions"`
-	Runs               int                       `json:"runs"`
-	Elapsed            float64                   `json:"elapsed"` // seconds of real time, from start to settled
+	LedgerNotes        int64                     `json:"ledgerNotes"` // writes of watermarks, the lease and the like
+	Runs               int                       `json:"runs"`        // that answered; only their transactions are counted
+	Died               int                       `json:"died"`        // that did not
+	Elapsed            float64                   `json:"elapsed"`     // seconds of real time, from start to settled
 	Problems           []string                  `json:"problems"`
 }
 
@@ -57,10 +60,15 @@ func (q *quantiles) of(delays []time.Duration) {
 // holdings is what a destination has: the account ids of each user.
 type holdings map[signup.UserID][]string
 
+// destinationsHeld are those of local.yaml. "customers.stripe_id" is the column that repeats billing's id.
+var destinationsHeld = []string{"billing", "welcome", "customers"}
+
+const stripeColumn = "customers.stripe_id"
+
 // reconcile reads all sides and compares them.
 func (l *local) reconcile(ctx context.Context) (*localReport, error) {
-	r := &localReport{Signups: len(l.people), Elapsed: time.Since(l.begun).Seconds(), Runs: len(l.reports), Problems: []string{},
-		Destinations: map[string]map[string]int{}, Origins: map[string]map[string]int{}, Graph: l.Tenant.Counts()}
+	r := &localReport{Signups: len(l.people), Elapsed: time.Since(l.begun).Seconds(), Runs: len(l.reports), Died: l.died, Problems: []string{},
+		Destinations: map[string]map[string]int{}, Reasons: map[string]map[string]int{}, Origins: map[string]map[string]int{}, Graph: l.Tenant.Counts()}
 	for _, n := range r.Graph {
 		r.GraphCalls += n
 	}
@@ -71,6 +79,7 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 	}
 	for _, run := range l.reports {
 		r.LedgerTransactions += run.LedgerTransactions
+		r.LedgerNotes += run.LedgerNotes
 	}
 	rows := map[signup.UserID]signup.Row{}
 	for row, err := range l.ledger.All(ctx) {
@@ -105,6 +114,13 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 	for _, id := range slices.Sorted(maps.Keys(rows)) {
 		r.problem("user %s is in the ledger and not in the tenant", id)
 	}
+	for _, name := range destinationsHeld {
+		for _, id := range slices.Sorted(maps.Keys(held[name])) {
+			if _, ok := l.Tenant.User(id); !ok {
+				r.problem("%s has an account for %q, who is not in the tenant", name, id)
+			}
+		}
+	}
 	r.Delay.of(detected)
 	r.DelayAssociated.of(associated)
 	return r, nil
@@ -124,11 +140,10 @@ func (r *localReport) count(row signup.Row) {
 	add(r.Origins, string(row.Origin), row.Detector)
 	states := map[signup.State]int{}
 	for _, a := range row.Associations {
-		state := string(a.State)
-		if a.Reason != "" && a.State != signup.Associated {
-			state += ": " + a.Reason
+		add(r.Destinations, a.Destination, string(a.State))
+		if a.State != signup.Associated {
+			add(r.Reasons, a.Destination, string(a.State)+": "+a.Reason)
 		}
-		add(r.Destinations, a.Destination, state)
 		states[a.State]++
 	}
 	switch n := len(row.Associations); {
@@ -145,7 +160,10 @@ func (r *localReport) count(row signup.Row) {
 // on the user's own record.
 func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[string]holdings) {
 	wanted := u.How == sim.Email || u.How == sim.Social
-	for _, name := range []string{"billing", "welcome", "customers"} {
+	if a, _ := row.Association(signup.Profile); wanted && a.State != signup.Associated || !wanted && a.State != signup.Skipped {
+		r.problem("user %s came in by %s; of the profile the ledger says %s %s", u.ID, u.How, a.State, a.Reason)
+	}
+	for _, name := range destinationsHeld {
 		a, _ := row.Association(name)
 		ids := held[name][u.ID]
 		switch {
@@ -162,6 +180,9 @@ func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[stri
 		case !wanted && a.State != signup.Skipped:
 			r.problem("user %s came in by %s; at %s the ledger says %s %s", u.ID, u.How, name, a.State, a.Reason)
 		}
+	}
+	if billing, _ := row.Association("billing"); wanted && !slices.Equal(held[stripeColumn][u.ID], []string{billing.Account}) {
+		r.problem("user %s has stripe_id %q in the customers table; the ledger says %q", u.ID, held[stripeColumn][u.ID], billing.Account)
 	}
 	for attribute, name := range map[string]string{"stripeCustomerId": "billing", "welcomeId": "welcome"} {
 		value, _ := u.Properties[extensionOf(u, attribute)].(string)
@@ -183,7 +204,7 @@ func extensionOf(u sim.DirectoryUser, short string) string {
 
 // holdings reads every destination.
 func (l *local) holdings(ctx context.Context) (map[string]holdings, error) {
-	all := map[string]holdings{"billing": {}, "welcome": {}, "customers": {}}
+	all := map[string]holdings{"billing": {}, "welcome": {}, "customers": {}, stripeColumn: {}}
 	for _, c := range l.Stripe.Customers() {
 		if id := signup.UserID(c.Metadata["entra_object_id"]); !c.Deleted {
 			all["billing"][id] = append(all["billing"][id], c.ID)
@@ -198,17 +219,19 @@ func (l *local) holdings(ctx context.Context) (map[string]holdings, error) {
 		return nil, err
 	}
 	defer db.Close()
-	rows, err := db.QueryContext(ctx, "SELECT entra_id FROM customers")
+	rows, err := db.QueryContext(ctx, "SELECT entra_id, stripe_id FROM customers")
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var id, stripe string
+		if err := rows.Scan(&id, &stripe); err != nil {
 			return nil, err
 		}
-		all["customers"][signup.UserID(id)] = append(all["customers"][signup.UserID(id)], id)
+		user := signup.UserID(id)
+		all["customers"][user] = append(all["customers"][user], id)
+		all[stripeColumn][user] = append(all[stripeColumn][user], stripe)
 	}
 	return all, rows.Err()
 }
@@ -229,10 +252,8 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	fmt.Fprintln(t, "\nDESTINATION\tASSOCIATED\tOTHERWISE")
 	for _, name := range slices.Sorted(maps.Keys(r.Destinations)) {
 		var other []string
-		for _, state := range slices.Sorted(maps.Keys(r.Destinations[name])) {
-			if state != string(signup.Associated) {
-				other = append(other, fmt.Sprintf("%s %d", state, r.Destinations[name][state]))
-			}
+		for _, reason := range slices.Sorted(maps.Keys(r.Reasons[name])) {
+			other = append(other, fmt.Sprintf("%s %d", reason, r.Reasons[name][reason]))
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\n", name, r.Destinations[name][string(signup.Associated)], strings.Join(other, ", "))
 	}
@@ -241,7 +262,9 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	fmt.Fprintf(t, "sign-up to associated\tp50 %.0f s, p99 %.0f s\n", r.DelayAssociated.P50, r.DelayAssociated.P99)
 	fmt.Fprintf(t, "Graph calls\t%d\t%.2f a user: %s\n", r.GraphCalls, float64(r.GraphCalls)/users, graphByKind(r.Graph))
 	fmt.Fprintf(t, "profile reads\t%d\t%.1f users each\n", r.ProfileReads, users/float64(max(r.ProfileReads, 1)))
-	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.Runs)
+	patches := r.Graph["PATCH /v1.0/users/{id}"]
+	fmt.Fprintf(t, "patches\t%d\t%.2f a user with a changed record (more than 1: refused as not replicated yet, or lost)\n", patches, float64(patches)/float64(max(r.Destinations[signup.Profile][string(signup.Associated)], 1)))
+	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, and %d notes, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.LedgerNotes, r.Runs)
 	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)
 	if err := t.Flush(); err != nil {

@@ -136,8 +136,35 @@ func TestLocalRun(t *testing.T) {
 
 func TestLocalRunWithFaults(t *testing.T) {
 	r := play(t, "--signups", "60", "--over", "3m", "--rate", "20", "--faults")
+	if r.Died == 0 {
+		t.Error("no invocation died: the program was not killed at work")
+	}
 	if r.Detected != 60 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// TestLocalRunSaysWhatIsMissing is for what a newcomer does wrong first.
+func TestLocalRunSaysWhatIsMissing(t *testing.T) {
+	empty := t.TempDir()
+	for name, c := range map[string]struct {
+		args []string
+		want string
+		code int
+	}{
+		"no app":       {[]string{"--app", empty}, "host.json", exitFailed},
+		"no account":   {[]string{"--app", empty, "--ledger", "tables"}, "AzureWebJobsStorage", exitFailed},
+		"no sign-ups":  {[]string{"--signups", "0"}, "--signups", exitRefused},
+		"too fast":     {[]string{"--rate", "2000000"}, "--rate", exitRefused},
+		"unknown flag": {[]string{"--sinups", "3"}, "sinups", exitRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			s := system{args: append([]string{"local", "--dir", t.TempDir()}, c.args...), getenv: func(string) string { return "" }, stdout: io.Discard, stderr: &stderr}
+			if code := run(t.Context(), s); code != c.code || !strings.Contains(stderr.String(), c.want) {
+				t.Errorf("got exit code %d and %q, want %d and %q", code, stderr.String(), c.code, c.want)
+			}
+		})
 	}
 }
 
@@ -155,10 +182,11 @@ func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 	user := sim.DirectoryUser{ID: id, How: sim.Email, Properties: map[string]any{"extension_6ea3_stripeCustomerId": "cus_1", "extension_6ea3_welcomeId": "evt_1"}}
 	row := func() signup.Row {
 		return signup.Row{User: id, Associations: []signup.Association{{Destination: "billing", State: signup.Associated, Account: "cus_1"},
-			{Destination: "welcome", State: signup.Associated, Account: "evt_1"}, {Destination: "customers", State: signup.Associated, Account: string(id)}}}
+			{Destination: "welcome", State: signup.Associated, Account: "evt_1"}, {Destination: "customers", State: signup.Associated, Account: string(id)},
+			{Destination: signup.Profile, State: signup.Associated}}}
 	}
 	held := func() map[string]holdings {
-		return map[string]holdings{"billing": {id: {"cus_1"}}, "welcome": {id: {"evt_1"}}, "customers": {id: {string(id)}}}
+		return map[string]holdings{"billing": {id: {"cus_1"}}, "welcome": {id: {"evt_1"}}, "customers": {id: {string(id)}}, stripeColumn: {id: {"cus_1"}}}
 	}
 	for name, c := range map[string]struct {
 		spoil func(*sim.DirectoryUser, *signup.Row, map[string]holdings)
@@ -177,10 +205,18 @@ func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 			r.Associations[2].State = signup.Pending
 		},
 			localReport{Problems: make([]string, 1)}},
+		"the profile has failed": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) {
+			r.Associations[3].State = signup.Failed
+		},
+			localReport{Problems: make([]string, 1)}},
+		"the customers table has another Stripe id": {func(_ *sim.DirectoryUser, _ *signup.Row, h map[string]holdings) {
+			h[stripeColumn][id] = []string{"cus_2"}
+		},
+			localReport{Problems: make([]string, 1)}},
 		"the link back is missing": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.Properties = nil },
 			localReport{Problems: make([]string, 2)}},
 		"a guest has accounts": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.How = sim.Guest },
-			localReport{Problems: make([]string, 3)}},
+			localReport{Problems: make([]string, 4)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, r, h := user, row(), held()

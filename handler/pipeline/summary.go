@@ -85,7 +85,11 @@ func (s *Summary) newUsers() int {
 }
 
 func (d DetectorSummary) String() string {
-	return fmt.Sprintf("%s: %d events, %d new, up to %s", d.Name, d.Events, d.New, d.Watermark.Format(time.RFC3339))
+	upTo := "not read yet"
+	if !d.Watermark.IsZero() {
+		upTo = "up to " + d.Watermark.Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s: %d events, %d new, %s", d.Name, d.Events, d.New, upTo)
 }
 
 func (d DestinationSummary) String() string {
