@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"signup-sync/handler/connector"
+	"signup-sync/handler/pipeline"
 )
 
 // environmentDocs says what every environment variable of the program means; a test compares it with what
@@ -71,6 +72,24 @@ func generatedDocs() map[string][]byte {
 	}
 }
 
+const expressionsIntro = `
+## Expressions
+
+Expressions are of the [expr language](https://expr-lang.org): ` + "`user.givenName + \" \" + user.surname`, `user.country in [\"DE\", \"AT\"]`" + `.
+They are type-checked before anything runs.
+
+| name | meaning |
+|---|---|
+`
+
+const expressionsRules = `
+* ` + "`slug(text)` is text as part of an address: `slug(\"Zoë Ó Brien\")` is `zoe-o-brien`; other scripts drop out. `short(user.id)` is the id's first 8 characters." + `
+* ` + "`accounts.NAME` makes the destination NAME a prerequisite: this one waits for it. Where NAME has a `when`, write `accounts.NAME?.id`, which is nil for users who are not brought there. A name with a hyphen is `accounts[\"my-crm\"]`." + `
+* An absent text is empty; an empty result changes nothing, and leaves its field out of a record.
+* A custom attribute that a user does not have counts as the empty value of what it is compared with: ` + "for consent write `== true`, never `!= false`." + `
+* What would make results differ between two tries (the present time, chance, the order of a map) is not there.
+`
+
 const generated = "<!-- Generated from the code by `make docs`; do not edit. -->\n\n"
 
 func settingsPage() []byte {
@@ -89,6 +108,11 @@ func settingsPage() []byte {
 		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n", name, f.Tag.Get("doc"))
 		fieldTable(&b, t)
 	}
+	b.WriteString(expressionsIntro)
+	for _, m := range pipeline.Members() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", m.Name, m.Doc)
+	}
+	b.WriteString(expressionsRules)
 	b.WriteString("\n## App settings\n\nEnvironment variables of the Function App. A value that is a Key Vault reference must have resolved: one that still\nbegins `@Microsoft.KeyVault(` is refused.\n\n| name | meaning |\n|---|---|\n")
 	for _, e := range environmentDocs {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", e.name, e.doc)

@@ -50,37 +50,54 @@ type scope struct {
 }
 
 type userScope struct {
-	ID                string         `expr:"id"`
-	DisplayName       string         `expr:"displayName"`
-	GivenName         string         `expr:"givenName"`
-	Surname           string         `expr:"surname"`
-	UserPrincipalName string         `expr:"userPrincipalName"`
-	Email             string         `expr:"email"`
-	EmailVerified     bool           `expr:"emailVerified"`
-	Country           string         `expr:"country"`
-	City              string         `expr:"city"`
-	PreferredLanguage string         `expr:"preferredLanguage"`
-	Created           time.Time      `expr:"created"`
-	Attributes        map[string]any `expr:"attributes"`
+	ID                string         `expr:"id" doc:"The object id."`
+	DisplayName       string         `expr:"displayName" doc:"The display name; destinations see the one that the user is about to get."`
+	GivenName         string         `expr:"givenName" doc:"The given name."`
+	Surname           string         `expr:"surname" doc:"The surname."`
+	UserPrincipalName string         `expr:"userPrincipalName" doc:"The user principal name; generated for most, never an e-mail address."`
+	Email             string         `expr:"email" doc:"The contact address; empty if there is none."`
+	EmailVerified     bool           `expr:"emailVerified" doc:"The tenant has verified that address."`
+	Country           string         `expr:"country" doc:"The country."`
+	City              string         `expr:"city" doc:"The city."`
+	PreferredLanguage string         `expr:"preferredLanguage" doc:"The preferred language, such as de-DE."`
+	Created           time.Time      `expr:"created" doc:"When the user was created; a time."`
+	Attributes        map[string]any `expr:"attributes" doc:"Custom attributes by short name: user.attributes.marketingOptIn."`
 }
 
 type signupScope struct {
-	Kind     string    `expr:"kind"`
-	Origin   string    `expr:"origin"`
-	At       time.Time `expr:"at"`
-	Detected time.Time `expr:"detected"`
-	Detector string    `expr:"detector"`
+	Kind     string    `expr:"kind" doc:"created or redeemed."`
+	Origin   string    `expr:"origin" doc:"selfService, emailVerified, invitation or admin."`
+	At       time.Time `expr:"at" doc:"When it happened; a time."`
+	Detected time.Time `expr:"detected" doc:"When it was seen; a time."`
+	Detector string    `expr:"detector" doc:"audit or directory: who saw it first."`
 }
 
 // AccountView is what expressions see of a user's account at a destination.
 type AccountView struct {
-	ID string `expr:"id"` // the destination's own id
+	ID string `expr:"id" doc:"The destination's own id of the user's account."`
 }
 
 // members lists what expressions can ask of user and signup, in the order of the structs.
 var members = map[string][]string{
 	"user":   tags(reflect.TypeFor[userScope]()),
 	"signup": tags(reflect.TypeFor[signupScope]()),
+}
+
+// Member is something that expressions can ask for.
+type Member struct{ Name, Doc string }
+
+// Members are all of them, for the documentation: user.X, signup.X, accounts.NAME.id.
+func Members() []Member {
+	var all []Member
+	for _, scope := range []struct {
+		prefix string
+		t      reflect.Type
+	}{{"user.", reflect.TypeFor[userScope]()}, {"signup.", reflect.TypeFor[signupScope]()}, {"accounts.NAME.", reflect.TypeFor[AccountView]()}} {
+		for f := range scope.t.Fields() {
+			all = append(all, Member{scope.prefix + f.Tag.Get("expr"), f.Tag.Get("doc")})
+		}
+	}
+	return all
 }
 
 func tags(t reflect.Type) []string {
