@@ -33,6 +33,7 @@ type localReport struct {
 	GraphCalls         int                       `json:"graphCalls"`   // counted by the simulated tenant
 	Graph              map[string]int            `json:"graph"`        // the same by route
 	ProfileReads       int                       `json:"profileReads"` // of them, among the last 10,000
+	Patches            int                       `json:"patches"`      // of them, that were accepted, likewise
 	LedgerTransactions int64                     `json:"ledgerTransactions"`
 	LedgerNotes        int64                     `json:"ledgerNotes"` // writes of watermarks, the lease and the like
 	Runs               int                       `json:"runs"`        // that answered; only their transactions are counted
@@ -73,8 +74,11 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 		r.GraphCalls += n
 	}
 	for _, call := range l.Tenant.Requests() {
-		if call.Method == "GET" && strings.Contains(call.URL, "/users?") && strings.Contains(call.URL, "in%20") {
+		switch {
+		case call.Method == "GET" && strings.Contains(call.URL, "/users?") && strings.Contains(call.URL, "in%20"):
 			r.ProfileReads++
+		case call.Method == "PATCH" && call.Status == 204:
+			r.Patches++
 		}
 	}
 	for _, run := range l.reports {
@@ -262,8 +266,9 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	fmt.Fprintf(t, "sign-up to associated\tp50 %.0f s, p99 %.0f s\n", r.DelayAssociated.P50, r.DelayAssociated.P99)
 	fmt.Fprintf(t, "Graph calls\t%d\t%.2f a user: %s\n", r.GraphCalls, float64(r.GraphCalls)/users, graphByKind(r.Graph))
 	fmt.Fprintf(t, "profile reads\t%d\t%.1f users each\n", r.ProfileReads, users/float64(max(r.ProfileReads, 1)))
-	patches := r.Graph["PATCH /v1.0/users/{id}"]
-	fmt.Fprintf(t, "patches\t%d\t%.2f a user with a changed record (more than 1: refused as not replicated yet, or lost)\n", patches, float64(patches)/float64(max(r.Destinations[signup.Profile][string(signup.Associated)], 1)))
+	changed := max(r.Destinations[signup.Profile][string(signup.Associated)], 1)
+	fmt.Fprintf(t, "patches\t%d\t%.2f a user with a changed record; %d more were refused, as of users not replicated yet, or failed\n",
+		r.Patches, float64(r.Patches)/float64(changed), r.Graph["PATCH /v1.0/users/{id}"]-r.Patches)
 	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, and %d notes, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.LedgerNotes, r.Runs)
 	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)
