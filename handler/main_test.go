@@ -349,16 +349,7 @@ func TestInvocationTime(t *testing.T) {
 // TestStartAndIdleMemory measures the real binary: the time from its start to the first answer on GET /, and its memory
 // then. The quickest of ten counts, since the machine has other things to do.
 func TestStartAndIdleMemory(t *testing.T) {
-	binary, err := filepath.Abs("../bin/handler")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(binary); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("bin/handler is not built: run the tests with 'make test'")
-		}
-		t.Skip("bin/handler is not built: 'make test' does that")
-	}
+	binary := builtBinary(t)
 	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
 	if err != nil {
 		t.Fatal(err)
@@ -434,4 +425,20 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// builtBinary is the program as it is deployed. Without it a test skips, but never in CI.
+func builtBinary(t *testing.T) string {
+	t.Helper()
+	binary, err := filepath.Abs("../bin/handler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("bin/handler is not built: run the tests with 'make test'")
+		}
+		t.Skip("bin/handler is not built: 'make test' does that")
+	}
+	return binary
 }

@@ -12,16 +12,7 @@ import (
 )
 
 func TestPackage(t *testing.T) {
-	binary, err := filepath.Abs("../bin/handler")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(binary); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("bin/handler is not built: run the tests with 'make test'")
-		}
-		t.Skip("bin/handler is not built: 'make test' does that")
-	}
+	binary := builtBinary(t)
 	out := filepath.Join(t.TempDir(), "app.zip")
 	pack := func() []byte {
 		var stderr bytes.Buffer
