@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"signup-sync/handler/connector"
 	"signup-sync/handler/pipeline"
 )
 
@@ -61,14 +60,14 @@ func (c docsCommand) Run(s system) error {
 
 // generatedDocs are the pages that are made from the code, by file name.
 func generatedDocs() map[string][]byte {
-	var kinds []string
-	for _, k := range connector.Kinds() {
-		kinds = append(kinds, k.Name)
+	var names []string
+	for _, k := range kinds(nil) {
+		names = append(names, k.Name)
 	}
 	return map[string][]byte{
 		"settings.md":             settingsPage(),
 		"destinations.md":         destinationsPage(),
-		"signup-sync.schema.json": configSchema(kinds...),
+		"signup-sync.schema.json": configSchema(names...),
 	}
 }
 
@@ -124,13 +123,17 @@ func destinationsPage() []byte {
 	var b strings.Builder
 	b.WriteString("# Destinations\n\n" + generated)
 	b.WriteString("A destination's `connector` is one of the kinds below. Secrets come from app settings: `${NAME}`.\n")
-	for _, k := range connector.Kinds() {
+	for _, k := range kinds(nil) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", k.Name, k.Doc)
 		rate := "no limit"
 		if k.Rate > 0 {
 			rate = fmt.Sprintf("%g calls a second, %d at once", k.Rate, k.Burst)
 		}
-		fmt.Fprintf(&b, "Default rate: %s; %d at the same time. `rate`, `burst` and `concurrency` of the destination change that.\n\n", rate, k.Concurrency)
+		fmt.Fprintf(&b, "Default rate: %s; %d at the same time. `rate`, `burst` and `concurrency` of the destination change that.\n", rate, k.Concurrency)
+		if k.Limit != "" {
+			fmt.Fprintf(&b, "The vendor allows %s.\n", k.Limit)
+		}
+		b.WriteString("\n")
 		fieldTable(&b, reflect.TypeOf(k.Settings))
 		if len(k.Record) == 0 {
 			b.WriteString("\nThe record may have any fields.\n")

@@ -7,12 +7,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"slices"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"signup-sync/handler/connector"
 	"signup-sync/handler/entra"
@@ -24,12 +27,13 @@ import (
 
 // app is the program, wired.
 type app struct {
-	env    environment
-	config *Config
-	http   *http.Client
-	tenant *entra.Tenant
-	ledger *ledger.Ledger
-	engine *pipeline.Engine
+	env      environment
+	config   *Config
+	http     *http.Client
+	identity azcore.TokenCredential // the program's own, at Azure's services
+	tenant   *entra.Tenant
+	ledger   *ledger.Ledger
+	engine   *pipeline.Engine
 
 	timeout time.Duration // of one invocation
 }
@@ -45,8 +49,11 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a := &app{env: env, config: config, http: hc, timeout: timeout}
+	if err := errors.Join(a.openTenant(getenv, log), a.openLedger(getenv)); err != nil {
+		return nil, err
+	}
 	destinations, err := a.openDestinations(log)
-	if err := errors.Join(a.openTenant(getenv, log), a.openLedger(getenv), err); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	a.engine = &pipeline.Engine{
@@ -81,17 +88,36 @@ func readConfig(path string, getenv func(string) string) (*Config, error) {
 
 // newConnectorChecks lets the configuration's check know what connectors take.
 func newConnectorChecks() connectorChecks {
+	all := kinds(nil)
 	checks := connectorChecks{
 		Settings: func(kind string, settings map[string]any) []error {
-			_, errs := connector.Open(kind, settings, connector.Env{})
+			k, err := connector.Find(all, kind)
+			if err != nil {
+				return []error{err}
+			}
+			c, errs := k.Open(settings, connector.Env{})
+			closeConnector(c)
 			return errs
 		},
-		Record: connector.CheckRecord,
+		Record: func(kind string, record map[string]any) []error {
+			k, err := connector.Find(all, kind)
+			if err != nil {
+				return []error{err}
+			}
+			return k.CheckRecord(record)
+		},
 	}
-	for _, k := range connector.Kinds() {
+	for _, k := range all {
 		checks.Kinds = append(checks.Kinds, k.Name)
 	}
 	return checks
+}
+
+// closeConnector gives back what a connector holds, if it holds anything.
+func closeConnector(c signup.Connector) {
+	if closer, ok := c.(io.Closer); ok {
+		_ = closer.Close() // nothing was sent through it
+	}
 }
 
 // newHTTPClient is the one client for everything outside; caFile adds roots to the system's.
@@ -116,13 +142,13 @@ func newHTTPClient(caFile string) (*http.Client, error) {
 }
 
 func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
-	identity, err := entra.NewIdentity(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, a.http)
-	if err != nil {
+	var err error
+	if a.identity, err = entra.NewIdentity(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, a.http); err != nil {
 		return err
 	}
 	credential, err := entra.NewCredential(entra.CredentialOptions{
 		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: a.http,
-		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: identity,
+		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: a.identity,
 	})
 	if err != nil {
 		return err
@@ -154,17 +180,17 @@ func (a *app) openLedger(getenv func(string) string) (err error) {
 }
 
 func (a *app) openDestinations(log *slog.Logger) ([]pipeline.Destination, error) {
-	kinds := map[string]connector.Kind{}
-	for _, k := range connector.Kinds() {
-		kinds[k.Name] = k
-	}
+	known := kinds(a.tenant)
 	var all []pipeline.Destination
 	for _, d := range a.config.Destinations {
-		c, errs := connector.Open(d.Connector, d.Settings, connector.Env{HTTP: a.http, Clock: a.env.Clock, Log: log, Shape: d.Record})
+		k, err := connector.Find(known, d.Connector)
+		if err != nil {
+			return nil, err
+		}
+		c, errs := k.Open(d.Settings, connector.Env{HTTP: a.http, Token: a.identity, Clock: a.env.Clock, Log: log, Shape: d.Record})
 		if len(errs) > 0 {
 			return nil, fmt.Errorf("open the destination %s: %w", d.Name, errors.Join(errs...))
 		}
-		k := kinds[d.Connector]
 		all = append(all, pipeline.Destination{Name: d.Name, Connector: c, Observe: d.Mode == "observe",
 			Rate: cmp.Or(d.Rate, k.Rate), Burst: cmp.Or(d.Burst, k.Burst), Concurrency: cmp.Or(d.Concurrency, k.Concurrency)})
 	}

@@ -136,7 +136,7 @@ func serve(t testing.TB, h http.Handler) (root string, client *http.Client) {
 // open opens a connector whose settings are right.
 func open(t testing.TB, kind string, settings map[string]any, env connector.Env) signup.Connector {
 	t.Helper()
-	c, errs := connector.Open(kind, settings, env)
+	c, errs := kindOf(t, kind).Open(settings, env)
 	for _, err := range errs {
 		t.Fatal(err)
 	}
@@ -148,17 +148,18 @@ func open(t testing.TB, kind string, settings map[string]any, env connector.Env)
 
 const stripeKey = "sk_test_51Simulated"
 
-// overHTTP fills in what goes wrong with any simulated system over HTTP. The answers hold what must not get out.
-func overHTTP(s *connectortest.System, faults *sim.Faults, g *gate, wrongCredential func(*http.Request)) {
+// overHTTP fills in what goes wrong with any simulated system over HTTP, where write is the method that changes
+// something and look the one that does not. The answers hold what must not get out.
+func overHTTP(s *connectortest.System, faults *sim.Faults, g *gate, write, look string, wrongCredential func(*http.Request)) {
 	const chatty = `{"error":{"type":"api_error","code":"ada.lovelace+signup@example.com","message":"Ada.Lovelace+signup@example.com"}}`
 	always := func(f sim.Fault) func() {
 		f.Times, f.Body = -1, chatty
 		return func() { faults.Add(f) }
 	}
-	s.LoseAnswer = func() { faults.Add(sim.Fault{Method: "POST", After: true}) }
-	s.FailAfterEffect = func() { faults.Add(sim.Fault{Method: "POST", After: true, Status: 503, Body: chatty}) }
+	s.LoseAnswer = func() { faults.Add(sim.Fault{Method: write, After: true}) }
+	s.FailAfterEffect = func() { faults.Add(sim.Fault{Method: write, After: true, Status: 503, Body: chatty}) }
 	s.Unavailable = always(sim.Fault{Status: 503})
-	s.FailLookups = always(sim.Fault{Method: "GET", Status: 503})
+	s.FailLookups = always(sim.Fault{Method: look, Status: 503})
 	s.Throttle = func(after time.Duration) {
 		header := http.Header{"Retry-After": {fmt.Sprint(after.Seconds() - 0.4)}}
 		always(sim.Fault{Status: 429, Header: header})()
@@ -211,7 +212,7 @@ func stripeSystem(t testing.TB, lag time.Duration, adopt string) *connectortest.
 		},
 		SpoilKey: func() { there.FailCreates(1, false) },
 	}
-	overHTTP(s, &there.Faults, g, func(r *http.Request) { r.Header.Set("Authorization", "Bearer sk_test_other") })
+	overHTTP(s, &there.Faults, g, "POST", "GET", func(r *http.Request) { r.Header.Set("Authorization", "Bearer sk_test_other") })
 	return s
 }
 
@@ -250,7 +251,7 @@ func webhookSystem(t testing.TB) *connectortest.System {
 		Stranger: func() string { return "contact-99" },
 		Move:     func(signup.UserID, string) {},
 	}
-	overHTTP(s, &there.Faults, g, func(r *http.Request) { r.Header.Set("Webhook-Signature", "v1,bm90IGl0") })
+	overHTTP(s, &there.Faults, g, "POST", "GET", func(r *http.Request) { r.Header.Set("Webhook-Signature", "v1,bm90IGl0") })
 	return s
 }
 

@@ -2,7 +2,7 @@
 // opened from typed settings and knows nothing of the engine; it says what happened by the error classes of package
 // signup, and never puts a secret, an address or a vendor's own text into an error or the log.
 //
-// It imports signup, the vendors' clients and the database drivers.
+// It imports signup, the vendors' clients, azcore and the database drivers.
 package connector
 
 import (
@@ -13,21 +13,27 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
 	"signup-sync/handler/signup"
 )
 
 // Kind is one kind of destination.
 type Kind struct {
 	Name        string  // as in the configuration
-	Doc         string  // one sentence
-	Settings    any     // the zero value of its settings struct; the tags json, doc, default, required and secret describe it
+	Doc         string  // what it makes and keeps, for the page of destinations
+	Settings    any     // the zero value of its settings struct; the tags json, doc, default, enum, required and secret describe it
 	Record      []Field // what a record may hold; empty = any names
-	Rate        float64 // default calls of Associate a second, below the vendor's published limit; 0 = no limit
+	Limit       string  // the vendor's published limits, which the defaults keep below
+	Rate        float64 // default calls of Associate a second; 0 = no limit
 	Burst       int     // default burst, at least 1 where Rate is set
 	Concurrency int     // default number of calls at the same time
 
-	open   func(settings map[string]any, env Env) (signup.Connector, []error)
-	record func(fields map[string]any) []error
+	// Connect makes a connector, without I/O. The errors are all that is wrong with the settings, each naming its key
+	// ("settings.apiKey: missing"), and hold no value. Connector makes such a function.
+	Connect func(settings map[string]any, env Env) (signup.Connector, []error)
+	// Fields says more of a record, as a tree of maps whose leaves do not matter, than Record does; nil = nothing.
+	Fields func(fields map[string]any) []error
 }
 
 // Field is one field of a record.
@@ -36,26 +42,34 @@ type Field struct {
 	Doc  string
 }
 
-// Kinds returns all kinds, sorted by name.
+// Kinds returns the kinds of this package, sorted by name.
 func Kinds() []Kind {
 	return []Kind{sqlKind(), stripeKind(), webhookKind()}
 }
 
 // Env is what a connector gets from the program.
 type Env struct {
-	HTTP  *http.Client   // its transport is used, its timeout is not; nil = http.DefaultTransport
-	Clock signup.Clock   // for Retry-After dates, signatures and waits
-	Log   *slog.Logger   // nil = no log
-	Shape map[string]any // the destination's record with nil leaves, so that Check can compare; nil = not known
+	HTTP  *http.Client           // its transport is used, its timeout is not; nil = http.DefaultTransport
+	Token azcore.TokenCredential // the app's own identity at Azure's services; nil = there is none, and nothing is asked of it
+	Clock signup.Clock           // for Retry-After dates, signatures and waits
+	Log   *slog.Logger           // nil = no log
+	Shape map[string]any         // the destination's record with nil leaves, so that Check can compare; nil = not known
 }
 
-// Open makes a connector of the named kind. It does no I/O. The errors are all that is wrong with the settings, each
-// naming its key ("settings.apiKey: missing"), and hold no value.
-func Open(kind string, settings map[string]any, env Env) (signup.Connector, []error) {
-	k, err := find(kind)
-	if err != nil {
-		return nil, []error{err}
+// Find returns the kind of that name.
+func Find(kinds []Kind, name string) (Kind, error) {
+	var names []string
+	for _, k := range kinds {
+		if k.Name == name {
+			return k, nil
+		}
+		names = append(names, k.Name)
 	}
+	return Kind{}, fmt.Errorf("connector %q is not known; there are %s", name, strings.Join(names, ", "))
+}
+
+// Open makes a connector of this kind; see Connect.
+func (k Kind) Open(settings map[string]any, env Env) (signup.Connector, []error) {
 	if env.Clock == nil {
 		env.Clock = signup.ScaledClock{}
 	}
@@ -65,35 +79,25 @@ func Open(kind string, settings map[string]any, env Env) (signup.Connector, []er
 	if env.HTTP == nil {
 		env.HTTP = &http.Client{}
 	}
-	return k.open(settings, env)
+	return k.Connect(settings, env)
 }
 
-// CheckRecord compares a destination's record, as a tree of maps whose leaves do not matter, with what its kind takes.
+// CheckRecord compares a destination's record, as a tree of maps whose leaves do not matter, with what the kind takes.
 // The errors name all the fields that it does not.
-func CheckRecord(kind string, fields map[string]any) []error {
-	k, err := find(kind)
-	if err != nil {
-		return []error{err}
+func (k Kind) CheckRecord(fields map[string]any) []error {
+	var errs []error
+	if len(k.Record) > 0 {
+		errs = fieldErrors(k.Record, fields)
 	}
-	if k.record != nil {
-		return k.record(fields)
+	if k.Fields != nil {
+		errs = append(errs, k.Fields(fields)...)
 	}
-	return nil
+	return errs
 }
 
-func find(kind string) (Kind, error) {
-	var names []string
-	for _, k := range Kinds() {
-		if k.Name == kind {
-			return k, nil
-		}
-		names = append(names, k.Name)
-	}
-	return Kind{}, fmt.Errorf("connector %q is not known; there are %s", kind, strings.Join(names, ", "))
-}
-
-// opener decodes the settings for open, which reports what is wrong with those that are set.
-func opener[S any](open func(s S, env Env) (signup.Connector, []error)) func(map[string]any, Env) (signup.Connector, []error) {
+// Connector makes a Kind's Connect: it decodes the settings into S by its tags, and open reports what is wrong with
+// those that are set.
+func Connector[S any](open func(s S, env Env) (signup.Connector, []error)) func(map[string]any, Env) (signup.Connector, []error) {
 	return func(settings map[string]any, env Env) (signup.Connector, []error) {
 		var s S
 		errs := decode(settings, &s)

@@ -43,7 +43,6 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 		settings map[string]any
 		want     []string
 	}{
-		{"unknown kind", "strip", nil, []string{`connector "strip" is not known; there are sql, stripe, webhook`}},
 		{"nothing", "stripe", nil, []string{"settings.apiKey: missing"}},
 		{"empty required", "stripe", map[string]any{"apiKey": ""}, []string{"settings.apiKey: missing"}},
 		{"null required", "stripe", map[string]any{"apiKey": nil}, []string{"settings.apiKey: missing"}},
@@ -86,7 +85,7 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, errs := connector.Open(tt.kind, tt.settings, connector.Env{})
+			c, errs := kindOf(t, tt.kind).Open(tt.settings, connector.Env{})
 			var got []string
 			for _, err := range errs {
 				got = append(got, err.Error())
@@ -104,14 +103,39 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 	}
 }
 
+func kindOf(t testing.TB, name string) connector.Kind {
+	t.Helper()
+	k, err := connector.Find(connector.Kinds(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestKindsAreSortedAndFound(t *testing.T) {
+	var names []string
+	for _, k := range connector.Kinds() {
+		names = append(names, k.Name)
+		if k.Doc == "" || k.Concurrency < 1 || k.Rate > 0 && k.Burst < 1 {
+			t.Errorf("kind %s lacks a word or a default", k.Name)
+		}
+	}
+	if !slices.IsSorted(names) {
+		t.Errorf("kinds are not sorted: %v", names)
+	}
+	if _, err := connector.Find(connector.Kinds(), "x"); err == nil || err.Error() != `connector "x" is not known; there are `+strings.Join(names, ", ") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAWebhookThatCannotBeGuardedIsRefused(t *testing.T) {
 	client := &http.Client{Transport: roundTripper(nil)}
 	settings := map[string]any{"url": "https://example.com", "secret": whsec}
-	if _, errs := connector.Open("webhook", settings, connector.Env{HTTP: client}); len(errs) != 1 {
+	if _, errs := kindOf(t, "webhook").Open(settings, connector.Env{HTTP: client}); len(errs) != 1 {
 		t.Errorf("got %v, want one error", errs)
 	}
 	settings["allowPrivate"] = true
-	if _, errs := connector.Open("webhook", settings, connector.Env{HTTP: client}); len(errs) != 0 {
+	if _, errs := kindOf(t, "webhook").Open(settings, connector.Env{HTTP: client}); len(errs) != 0 {
 		t.Errorf("got %v, want no error", errs)
 	}
 }
@@ -139,12 +163,11 @@ func TestCheckRecord(t *testing.T) {
 			"record.deep: wants a value, not fields below it", `record.e"mail: a column is a name of letters, digits and _`,
 		}},
 		{"webhook takes anything", "webhook", map[string]any{"a": map[string]any{"b": map[string]any{"c": nil}}}, nil},
-		{"unknown kind", "x", nil, []string{`connector "x" is not known; there are sql, stripe, webhook`}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			for _, err := range connector.CheckRecord(tt.kind, tt.fields) {
+			for _, err := range kindOf(t, tt.kind).CheckRecord(tt.fields) {
 				got = append(got, err.Error())
 			}
 			if diff := cmp.Diff(got, tt.want); diff != "" {

@@ -32,7 +32,7 @@ func decode(settings map[string]any, into any) []error {
 		f := fields[name]
 		v, set := settings[name]
 		switch {
-		case (!set || v == nil || v == "") && f.tag.Get("required") == "true":
+		case (!set || v == nil || v == "" || f.value.Kind() == reflect.Slice && f.value.Len() == 0) && f.tag.Get("required") == "true":
 			errs = append(errs, fmt.Errorf("settings.%s: missing", name))
 		case (!set || v == nil) && f.tag.Get("default") != "":
 			if err := f.set(f.tag.Get("default")); err != nil {
@@ -90,6 +90,12 @@ func (f field) set(v any) error {
 			return errors.New(`wants a duration above 0 such as "30s" or "10m"`)
 		}
 		*p = d
+	case *[]string:
+		list, ok := stringsOf(v)
+		if !ok {
+			return errors.New("wants a list of texts")
+		}
+		*p = list
 	default:
 		panic(fmt.Sprintf("connector: a setting cannot be a %T", p)) // a mistake in the struct
 	}

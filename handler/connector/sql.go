@@ -27,7 +27,7 @@ func sqlKind() Kind {
 		Name:     "sql",
 		Doc:      "A row in a table, by the user's object id; the record's fields are columns. A field that is empty for a user leaves its column alone.",
 		Settings: sqlSettings{}, Concurrency: 4,
-		open: opener(openSQL), record: columnErrors,
+		Connect: Connector(openSQL), Fields: columnErrors,
 	}
 }
 

@@ -37,9 +37,9 @@ func stripeKind() Kind {
 		Name:     "stripe",
 		Doc:      "A Stripe customer, linked by the metadata entra_object_id and entra_tenant_id.",
 		Settings: stripeSettings{}, Record: fields, Rate: 15, Burst: 5, Concurrency: 8,
-		open: opener(openStripe),
-		record: func(record map[string]any) []error {
-			errs := fieldErrors(fields, record)
+		Connect: Connector(openStripe),
+		Limit:   "100 calls a second in live mode and 25 in a sandbox, 25 an endpoint, 20 for searches (docs.stripe.com/rate-limits)",
+		Fields: func(record map[string]any) (errs []error) {
 			metadata, _ := record["metadata"].(map[string]any)
 			for _, reserved := range []string{metaUser, metaTenant} {
 				if _, ok := metadata[reserved]; ok {

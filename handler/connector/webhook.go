@@ -1,7 +1,6 @@
 package connector
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -12,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"signup-sync/handler/signup"
 )
@@ -31,17 +28,12 @@ func webhookKind() Kind {
 		Name:     "webhook",
 		Doc:      "A signed event to a URL: a CloudEvent with a Standard Webhooks signature; the receiver de-duplicates by webhook-id.",
 		Settings: webhookSettings{}, Rate: 10, Burst: 10, Concurrency: 4,
-		open: opener(openWebhook),
+		Connect: Connector(openWebhook),
 	}
 }
 
-const (
-	eventType = "signup-sync.user.created.v1"
-	// maxEvent is the body's limit in bytes: Standard Webhooks 1.0.0 asks for payloads below 20 kB.
-	maxEvent = 20_000
-	// maxAccountID is the limit of signup.Account.ID.
-	maxAccountID = 250
-)
+// maxWebhook is the body's limit in bytes: Standard Webhooks 1.0.0 asks for payloads below 20 kB.
+const maxWebhook = 20_000
 
 // webhookConnector sends one event a user. The event's id is the same in every try, and it is the receiver's to take it
 // once; nobody can look anything up at a receiver.
@@ -90,39 +82,16 @@ func judgeWebhook(a answer, e *signup.Error) {
 	}
 }
 
-// event is a CloudEvent 1.0 in structured JSON mode.
-type event struct {
-	SpecVersion string    `json:"specversion"`
-	ID          string    `json:"id"`
-	Source      string    `json:"source"`
-	Type        string    `json:"type"`
-	Subject     string    `json:"subject"`
-	Time        time.Time `json:"time"`
-	ContentType string    `json:"datacontenttype"`
-	Data        eventUser `json:"data"`
-}
-
-type eventUser struct {
-	User   signup.UserID  `json:"userId"`
-	Tenant string         `json:"tenantId"`
-	Origin signup.Origin  `json:"origin"`
-	Record map[string]any `json:"record"` // as mapped
-}
-
 // Associate sends the event. The account is the id that the receiver answers, {"id": "…"}, or else the event's.
 func (c *webhookConnector) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
-	id := "ea1_" + req.Key
-	body, err := encodeEvent(event{
-		SpecVersion: "1.0", ID: id, Source: "/tenants/" + req.Tenant, Type: eventType, Subject: string(req.User),
-		Time: req.Created.UTC(), ContentType: "application/json",
-		Data: eventUser{User: req.User, Tenant: req.Tenant, Origin: req.Origin, Record: req.Record},
-	})
+	id := eventID(req)
+	body, err := encodeEvent(req, maxWebhook)
 	if err != nil {
 		return signup.Account{}, err
 	}
 	at := strconv.FormatInt(c.rest.clock.Now().Unix(), 10)
 	header := http.Header{}
-	header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
+	header.Set("Content-Type", eventMedia)
 	header.Set("User-Agent", "signup-sync")
 	header.Set("Webhook-Id", id)
 	header.Set("Webhook-Timestamp", at)
@@ -148,23 +117,6 @@ func (c *webhookConnector) Check(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-func encodeEvent(e event) ([]byte, error) {
-	if e.Data.Record == nil {
-		e.Data.Record = map[string]any{}
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(e) != nil {
-		return nil, invalidRecord("the record has a value that JSON cannot hold")
-	}
-	body := bytes.TrimRight(b.Bytes(), "\n")
-	if len(body) >= maxEvent {
-		return nil, invalidRecord("the event has " + strconv.Itoa(len(body)) + " bytes; 20,000 is the limit")
-	}
-	return body, nil
 }
 
 // sign is the webhook-signature of Standard Webhooks 1.0.0: for each secret "v1," and the HMAC-SHA256, in base64, of id,
@@ -193,10 +145,4 @@ func signingKey(secret string) ([]byte, error) {
 		return nil, errors.New("wants 24 to 64 bytes, has " + strconv.Itoa(len(key)))
 	}
 	return key, nil
-}
-
-// validAccountID keeps addresses, and what cannot be stored, out of the ledger.
-func validAccountID(s string) bool {
-	return s != "" && len(s) <= maxAccountID && utf8.ValidString(s) &&
-		!strings.ContainsFunc(s, func(r rune) bool { return r == '@' || r == unicode.ReplacementChar || !unicode.IsPrint(r) })
 }

@@ -49,6 +49,9 @@ type System struct {
 	Stall           func() <-chan struct{}         // calls hang; the channel is closed when one does
 	Heal            func()
 
+	// NeedsAddress says that a user without an e-mail address is skipped, since an account is an address there.
+	NeedsAddress bool
+
 	Log     func() string // all that the connector has logged
 	Secrets []string      // what no error and no log line may hold, besides what the checks send
 }

@@ -69,6 +69,19 @@ func TestEachFaultIsFoundByItsChecks(t *testing.T) {
 	}
 }
 
+func TestNoAddressWantsASkipWhereAnAccountIsAnAddress(t *testing.T) {
+	for _, c := range connectortest.Checks() {
+		if c.Name != connectortest.NoAddress {
+			continue
+		}
+		s := newToy("")
+		s.NeedsAddress = true
+		if c.Run(t.Context(), s) == nil {
+			t.Error("a connector that makes an account without an address passes")
+		}
+	}
+}
+
 // toy is an outside system, its network and a connector to it, in memory, with one fault.
 type toy struct {
 	fault string
