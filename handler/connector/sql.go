@@ -19,6 +19,7 @@ type sqlSettings struct {
 	DSN     string        `json:"dsn" doc:"The data source name of that driver; for sqlite a file's path or file: URI." required:"true" secret:"true"`
 	Table   string        `json:"table" doc:"The table, with its schema if need be: crm.customers." required:"true"`
 	Key     string        `json:"key" doc:"The column that holds the user's object id; it needs a unique index of its own." required:"true"`
+	Auth    string        `json:"auth" doc:"password: as the data source name says. entra: as the Function App's managed identity, whose token is the password." default:"password" enum:"password,entra"`
 	Timeout time.Duration `json:"timeout" doc:"How long one statement may take." default:"15s"`
 }
 
@@ -33,8 +34,8 @@ func sqlKind() Kind {
 
 // dialect is what databases differ in.
 type dialect struct {
-	driver   string // the name under which database/sql knows it
-	dsn      func(dsn string) (string, error)
+	// open makes the pool without connecting. Its error is not shown: it may hold the data source name.
+	open     func(s sqlSettings, env Env) (*sql.DB, error)
 	quote    func(identifier string) string
 	upsert   func(table, key string, columns []string) string // all quoted; the parameters are the key and then the columns
 	exists   func(table, key string) string                   // selects a row if there is one with this key
@@ -58,6 +59,9 @@ type column struct {
 func dialects() map[string]dialect {
 	return map[string]dialect{"sqlite": sqliteDialect()}
 }
+
+// errNoEntra is a dialect's word that its database knows no tokens.
+var errNoEntra = errors.New("this database takes no Microsoft Entra token; use password")
 
 var (
 	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
@@ -88,6 +92,9 @@ func openSQL(s sqlSettings, env Env) (signup.Connector, []error) {
 	case s.Driver != "":
 		errs = append(errs, fmt.Errorf("settings.driver: not known; there are %s", strings.Join(sortedKeys(known), ", ")))
 	}
+	if s.Auth != "" && s.Auth != "password" && s.Auth != "entra" {
+		errs = append(errs, errors.New("settings.auth: wants password or entra"))
+	}
 	if s.Table != "" && !tableName.MatchString(s.Table) {
 		errs = append(errs, errors.New("settings.table: wants a name of letters, digits and _, or schema.name"))
 	}
@@ -95,13 +102,14 @@ func openSQL(s sqlSettings, env Env) (signup.Connector, []error) {
 		errs = append(errs, errors.New("settings.key: wants a name of letters, digits and _"))
 	}
 	if ok && s.DSN != "" {
-		dsn, err := d.dsn(s.DSN)
-		if err == nil {
-			c.db, err = sql.Open(d.driver, dsn)
-		}
-		if err != nil {
+		db, err := d.open(s, env)
+		switch {
+		case errors.Is(err, errNoEntra):
+			errs = append(errs, errors.New("settings.auth: "+err.Error()))
+		case err != nil:
 			errs = append(errs, errors.New("settings.dsn: is not one that "+s.Driver+" takes"))
-		} else {
+		default:
+			c.db = db
 			c.db.SetMaxOpenConns(4)
 			c.db.SetMaxIdleConns(2)
 			c.db.SetConnMaxIdleTime(5 * time.Minute)

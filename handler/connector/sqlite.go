@@ -20,7 +20,7 @@ const busyTimeout = 2000
 
 func sqliteDialect() dialect {
 	return dialect{
-		driver: "sqlite", dsn: sqliteDSN,
+		open:   openSQLite,
 		quote:  func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` },
 		upsert: sqliteUpsert,
 		exists: func(table, key string) string {
@@ -28,6 +28,17 @@ func sqliteDialect() dialect {
 		},
 		judge: judgeSQLite, describe: describeSQLite,
 	}
+}
+
+func openSQLite(s sqlSettings, _ Env) (*sql.DB, error) {
+	if s.Auth == "entra" {
+		return nil, errNoEntra
+	}
+	dsn, err := sqliteDSN(s.DSN)
+	if err != nil {
+		return nil, err
+	}
+	return sql.Open("sqlite", dsn)
 }
 
 // sqliteDSN adds to a path or file: URI what makes it safe to share: waiting for other writers, and no new database
