@@ -55,6 +55,13 @@ type DestinationConfig struct {
 	Rate        float64        `json:"rate" min:"0.01" max:"1000" doc:"At most so many calls a second; absent is the connector's default."`
 	Burst       int            `json:"burst" min:"1" max:"1000" doc:"How many calls may come at once within the rate; absent is the connector's default."`
 	Concurrency int            `json:"concurrency" min:"1" max:"64" doc:"How many calls may be under way at the same time; absent is the connector's default."`
+	Breaker     BreakerConfig  `json:"breaker" doc:"When the destination is left alone for a while."`
+}
+
+// BreakerConfig says when a destination that fails everybody is left alone.
+type BreakerConfig struct {
+	Failures int           `json:"failures" min:"1" max:"1000" doc:"After so many failures in a row; absent is 5. An answer that refuses everybody, such as a wrong key, opens it at once."`
+	Pause    time.Duration `json:"pause" default:"30s" min:"1s" max:"24h" doc:"For so long at first, and twice as long each time, up to 15 minutes or this, whichever is longer; then one user tries."`
 }
 
 // Expression is the text of an expr-lang expression.

@@ -61,6 +61,7 @@ func TestConfigOfTheDesignParses(t *testing.T) {
 	if err != nil {
 		t.Fatalf("parseConfig:\n%v", err)
 	}
+	quiet := BreakerConfig{Pause: 30 * time.Second}
 	want := &Config{
 		Sync:    SyncConfig{Overlap: time.Hour, FirstLookBack: 24 * time.Hour, AuditRetention: 168 * time.Hour, Detectors: []string{"audit", "directory"}},
 		Signups: SignupsConfig{Origins: []signup.Origin{signup.SelfService, signup.EmailVerified}},
@@ -70,12 +71,12 @@ func TestConfigOfTheDesignParses(t *testing.T) {
 			Attributes:        map[string]Expression{"stripeCustomerId": "accounts.billing?.id"},
 		},
 		Destinations: []DestinationConfig{
-			{Name: "billing", Connector: "stripe", Mode: "live", Settings: map[string]any{"apiKey": "sk_test_fromtheenvironment"},
+			{Name: "billing", Connector: "stripe", Mode: "live", Breaker: quiet, Settings: map[string]any{"apiKey": "sk_test_fromtheenvironment"},
 				Record: map[string]any{"email": "user.email", "name": "user.displayName"}},
-			{Name: "newsletter", Connector: "mailchimp", Mode: "observe", When: "user.attributes.marketingOptIn == true",
+			{Name: "newsletter", Connector: "mailchimp", Mode: "observe", Breaker: quiet, When: "user.attributes.marketingOptIn == true",
 				Settings: map[string]any{"apiKey": "00112233445566778899aabbccddeeff-us21", "audience": "1a2b3c"},
 				Record:   map[string]any{"mergeFields": map[string]any{"FNAME": "user.givenName"}}},
-			{Name: "crm", Connector: "sql", Mode: "live",
+			{Name: "crm", Connector: "sql", Mode: "live", Breaker: quiet,
 				Settings: map[string]any{"driver": "postgres", "dsn": "postgres://me:hunter2@db/crm", "table": "customers", "key": "entra_id"},
 				Record:   map[string]any{"email": "user.email", "stripe_id": "accounts.billing.id"}},
 		},
@@ -90,7 +91,7 @@ func TestConfigOfTheDesignParses(t *testing.T) {
 
 func TestConfigDefaultsStandForWhatIsAbsent(t *testing.T) {
 	const text = "\ufeffprofile:\r\n  displayName: user.givenName\r\nsync:\r\n  overlap: 0\r\ndestinations:\r\n" +
-		"  - {name: a, connector: sql, when: true, rate: 5, burst: 2, concurrency: 3, settings: {escaped: \"$${x} ${CRM_PASSWORD}\", n: 1, l: [\"${CRM_PASSWORD}\"]}}\r\n"
+		"  - {name: a, connector: sql, when: true, rate: 5, burst: 2, concurrency: 3, breaker: {failures: 2, pause: 10m}, settings: {escaped: \"$${x} ${CRM_PASSWORD}\", n: 1, l: [\"${CRM_PASSWORD}\"]}}\r\n"
 	got, err := parseConfig("f", []byte(text), getTestSetting, testChecks)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func TestConfigDefaultsStandForWhatIsAbsent(t *testing.T) {
 		Sync:    SyncConfig{FirstLookBack: 24 * time.Hour, AuditRetention: 168 * time.Hour, Detectors: []string{"audit", "directory"}},
 		Signups: SignupsConfig{Origins: []signup.Origin{signup.SelfService, signup.EmailVerified}},
 		Profile: ProfileConfig{DisplayName: "user.givenName"},
-		Destinations: []DestinationConfig{{Name: "a", Connector: "sql", Mode: "live", When: "true", Rate: 5, Burst: 2, Concurrency: 3,
+		Destinations: []DestinationConfig{{Name: "a", Connector: "sql", Mode: "live", When: "true", Rate: 5, Burst: 2, Concurrency: 3, Breaker: BreakerConfig{2, 10 * time.Minute},
 			Settings: map[string]any{"escaped": "${x} correct horse", "n": 1, "l": []any{"correct horse"}}}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Config{}, "Mapping")); diff != "" {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"embed"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"signup-sync/handler/connector"
 	"signup-sync/handler/pipeline"
 )
 
@@ -119,48 +122,97 @@ func settingsPage() []byte {
 	return []byte(b.String())
 }
 
+//go:embed examples/*.yaml
+var examples embed.FS
+
+// examplesOf are the configurations that show a kind, by title: minimal, full, and others.
+func examplesOf(kind string) (titles []string, texts []string) {
+	names, err := fs.Glob(examples, "examples/"+kind+".*.yaml")
+	if err != nil {
+		panic(err) // the pattern is a constant
+	}
+	order := []string{"minimal", "full"}
+	for _, name := range names {
+		if title := strings.Split(name, ".")[1]; !slices.Contains(order, title) {
+			order = append(order, title)
+		}
+	}
+	for _, title := range order {
+		text, err := examples.ReadFile("examples/" + kind + "." + title + ".yaml")
+		if err != nil {
+			continue // a test demands those that must be there
+		}
+		titles, texts = append(titles, title), append(texts, string(text))
+	}
+	return titles, texts
+}
+
+const destinationsIntro = `A destination's ` + "`connector`" + ` is one of the kinds below. Secrets come from app settings: ` + "`${NAME}`" + `.
+
+Every destination has a rate, a number of calls at the same time, and a breaker of its own, so that one's trouble is not
+another's. The defaults below stay under the vendors' limits; ` + "`rate`, `burst`, `concurrency` and `breaker`" + ` of the destination
+change them. A breaker opens after 5 failures in a row, or at once when the destination refuses everybody (a wrong key), for
+30 s at first and twice as long each time, up to 15 minutes; then one user tries. Throttling (Retry-After) holds the whole
+destination and is no failure. With ` + "`mode: observe`" + ` everything is evaluated, the fields that would be sent are recorded, and
+nothing is sent.
+`
+
 func destinationsPage() []byte {
 	var b strings.Builder
-	b.WriteString("# Destinations\n\n" + generated)
-	b.WriteString("A destination's `connector` is one of the kinds below. Secrets come from app settings: `${NAME}`.\n")
+	b.WriteString("# Destinations\n\n" + generated + destinationsIntro)
 	for _, k := range kinds(nil) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", k.Name, k.Doc)
 		rate := "no limit"
 		if k.Rate > 0 {
 			rate = fmt.Sprintf("%g calls a second, %d at once", k.Rate, k.Burst)
 		}
-		fmt.Fprintf(&b, "Default rate: %s; %d at the same time. `rate`, `burst` and `concurrency` of the destination change that.\n", rate, k.Concurrency)
+		fmt.Fprintf(&b, "Default rate: %s; %d at the same time.", rate, k.Concurrency)
 		if k.Limit != "" {
-			fmt.Fprintf(&b, "The vendor allows %s.\n", k.Limit)
+			fmt.Fprintf(&b, " Published limits: %s.", k.Limit)
 		}
-		b.WriteString("\n")
+		b.WriteString("\n\n")
 		fieldTable(&b, reflect.TypeOf(k.Settings))
-		if len(k.Record) == 0 {
-			b.WriteString("\nThe record may have any fields.\n")
-			continue
-		}
-		b.WriteString("\n| record | meaning |\n|---|---|\n")
-		for _, f := range k.Record {
-			fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Doc)
+		recordTable(&b, k)
+		titles, texts := examplesOf(k.Name)
+		for i, title := range titles {
+			fmt.Fprintf(&b, "\n%s:\n\n```yaml\n%s```\n", strings.ToUpper(title[:1])+title[1:], texts[i])
 		}
 	}
 	return []byte(b.String())
 }
 
+func recordTable(b *strings.Builder, k connector.Kind) {
+	switch {
+	case len(k.Record) > 0:
+		b.WriteString("\n| record | meaning |\n|---|---|\n")
+		for _, f := range k.Record {
+			fmt.Fprintf(b, "| `%s` | %s |\n", f.Name, f.Doc)
+		}
+	case k.CheckRecord(map[string]any{"anything": nil}) == nil:
+		b.WriteString("\nThe record may have any fields.\n")
+	default:
+		b.WriteString("\nThere is no record.\n")
+	}
+}
+
 // fieldTable describes the fields of a tagged struct.
 func fieldTable(b *strings.Builder, t reflect.Type) {
 	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
-	fieldRows(b, t)
+	fieldRows(b, "", t)
 }
 
-func fieldRows(b *strings.Builder, t reflect.Type) {
+func fieldRows(b *strings.Builder, above string, t reflect.Type) {
 	for f := range t.Fields() {
 		name := f.Tag.Get("json")
 		if name == "-" {
 			continue
 		}
 		if f.Anonymous {
-			fieldRows(b, f.Type)
+			fieldRows(b, above, f.Type)
+			continue
+		}
+		if f.Type.Kind() == reflect.Struct {
+			fieldRows(b, above+name+".", f.Type)
 			continue
 		}
 		doc := f.Tag.Get("doc")
@@ -180,7 +232,7 @@ func fieldRows(b *strings.Builder, t reflect.Type) {
 		if f.Tag.Get("secret") == "true" {
 			doc += " **Secret.**"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", name, typeName(f.Type), absent, doc)
+		fmt.Fprintf(b, "| `%s%s` | %s | %s | %s |\n", above, name, typeName(f.Type), absent, doc)
 	}
 }
 

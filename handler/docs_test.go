@@ -5,12 +5,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/connector"
 )
 
 func TestDocsAreCurrent(t *testing.T) {
@@ -71,4 +74,78 @@ func TestOperationsExplainsEveryMessage(t *testing.T) {
 	if err != nil || found < 10 {
 		t.Errorf("found %d messages (%v): does the test look in the right place?", found, err)
 	}
+}
+
+// exampleSettings are the app settings that the examples read.
+func exampleSettings(name string) string {
+	switch {
+	case strings.HasPrefix(name, "WELCOME_SECRET"):
+		return simWelcome
+	case name == "CUSTOMERS_DSN":
+		return "customers.db"
+	}
+	return map[string]string{"STRIPE_API_KEY": "rk_live_example"}[name]
+}
+
+// TestExamplesAreGoodConfigurations reads each example as the program would, and demands that a kind's examples show
+// everything that it can be told.
+func TestExamplesAreGoodConfigurations(t *testing.T) {
+	for _, k := range kinds(nil) {
+		titles, texts := examplesOf(k.Name)
+		if len(titles) < 2 || titles[0] != "minimal" || titles[1] != "full" {
+			t.Errorf("kind %s has the examples %v: write handler/examples/%s.minimal.yaml and .full.yaml", k.Name, titles, k.Name)
+			continue
+		}
+		shown := map[string]bool{}
+		for i, text := range texts {
+			c, err := parseConfig(k.Name+"."+titles[i]+".yaml", []byte(text), exampleSettings, newConnectorChecks())
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for _, d := range c.Destinations {
+				if d.Connector != k.Name {
+					continue
+				}
+				shown["any"] = true
+				for name := range d.Settings {
+					shown["settings."+name] = true
+				}
+				for name, v := range d.Record {
+					if _, nested := v.(map[string]any); nested {
+						name += ".*"
+					}
+					shown["record."+name] = true
+				}
+			}
+			if !shown["any"] {
+				t.Errorf("%s.%s.yaml has no destination of that kind", k.Name, titles[i])
+			}
+		}
+		for _, want := range described(k) {
+			if !shown[want] {
+				t.Errorf("no example of %s shows %s", k.Name, want)
+			}
+		}
+	}
+}
+
+// described names what a kind can be told.
+func described(k connector.Kind) []string {
+	var all []string
+	var add func(t reflect.Type)
+	add = func(t reflect.Type) {
+		for f := range t.Fields() {
+			if f.Anonymous {
+				add(f.Type)
+				continue
+			}
+			all = append(all, "settings."+f.Tag.Get("json"))
+		}
+	}
+	add(reflect.TypeOf(k.Settings))
+	for _, f := range k.Record {
+		all = append(all, "record."+f.Name)
+	}
+	return all
 }

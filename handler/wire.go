@@ -192,7 +192,8 @@ func (a *app) openDestinations(log *slog.Logger) ([]pipeline.Destination, error)
 			return nil, fmt.Errorf("open the destination %s: %w", d.Name, errors.Join(errs...))
 		}
 		all = append(all, pipeline.Destination{Name: d.Name, Connector: c, Observe: d.Mode == "observe",
-			Rate: cmp.Or(d.Rate, k.Rate), Burst: cmp.Or(d.Burst, k.Burst), Concurrency: cmp.Or(d.Concurrency, k.Concurrency)})
+			Rate: cmp.Or(d.Rate, k.Rate), Burst: cmp.Or(d.Burst, k.Burst), Concurrency: cmp.Or(d.Concurrency, k.Concurrency),
+			Fuse: pipeline.Fuse{Failures: d.Breaker.Failures, Pause: d.Breaker.Pause}})
 	}
 	return all, nil
 }

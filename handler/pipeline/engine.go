@@ -28,6 +28,7 @@ type Destination struct {
 	Rate        float64 // calls a second; 0 = no limit
 	Burst       int     // at least 1 where Rate is set
 	Concurrency int     // calls at the same time, at least 1
+	Fuse        Fuse    // of its breaker
 }
 
 // Settings say what the engine looks for.

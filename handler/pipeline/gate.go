@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -12,16 +13,27 @@ import (
 )
 
 const (
-	breakAfter   = 5                // failures in a row
-	breakFor     = 30 * time.Second // the first time; doubled each time, up to breakForMost
 	breakForMost = 15 * time.Minute
 	// patience is how long a user waits for a destination's turn before being handed back.
 	patience = 15 * time.Second
 )
 
+// Fuse says when a destination's breaker opens, and for how long.
+type Fuse struct {
+	Failures int           // in a row; 0 = 5
+	Pause    time.Duration // the first one, doubled each time up to 15 minutes; 0 = 30 s
+}
+
+// DefaultFuse is what an empty Fuse stands for.
+var DefaultFuse = Fuse{Failures: 5, Pause: 30 * time.Second}
+
+func (f Fuse) orDefault() Fuse {
+	return Fuse{cmp.Or(f.Failures, DefaultFuse.Failures), cmp.Or(f.Pause, DefaultFuse.Pause)}
+}
+
 // Breaker keeps a destination that fails everybody from being asked by everybody.
 //
-//	closed ── 5 failures in a row, or one systemic answer ──► open ── time over ──► half-open: one user ──► closed, or open for twice as long
+//	closed ── so many failures in a row (Fuse), or one systemic answer ──► open ── time over ──► half-open: one user ──► closed, or open for twice as long
 type Breaker struct {
 	Failures    int       `json:"failures,omitempty"` // in a row
 	Opened      int       `json:"opened,omitempty"`   // times in a row
@@ -38,7 +50,8 @@ func (b Breaker) HalfOpen(now time.Time) bool { return b.Opened > 0 && !b.Open(n
 
 // Report takes one answer into account. Only systemic ones, and transient ones that are not about the one user, count
 // as failures; any other shows that the destination works.
-func (b Breaker) Report(err error, now time.Time) Breaker {
+func (b Breaker) Report(err error, now time.Time, f Fuse) Breaker {
+	f = f.orDefault()
 	class := signup.ClassOf(err)
 	switch {
 	case err == nil:
@@ -49,8 +62,8 @@ func (b Breaker) Report(err error, now time.Time) Breaker {
 		return b
 	}
 	b.Failures++
-	if class == signup.Systemic || b.Failures >= breakAfter || b.Opened > 0 {
-		b.Until = now.Add(min(breakFor<<min(b.Opened, 10), breakForMost))
+	if class == signup.Systemic || b.Failures >= f.Failures || b.Opened > 0 {
+		b.Until = now.Add(min(f.Pause<<min(b.Opened, 10), max(f.Pause, breakForMost)))
 		b.Opened++
 		b.Code = codeOf(err)
 	}
@@ -72,6 +85,7 @@ type gate struct {
 	name  string
 	clock signup.Clock
 	slots chan struct{}
+	fuse  Fuse
 
 	mu      sync.Mutex
 	rate    *rate.Limiter // nil = none
@@ -80,8 +94,8 @@ type gate struct {
 	probing bool
 }
 
-func newGate(name string, clock signup.Clock, perSecond float64, burst, concurrency int) *gate {
-	g := &gate{name: name, clock: clock, slots: make(chan struct{}, max(concurrency, 1))}
+func newGate(name string, clock signup.Clock, perSecond float64, burst, concurrency int, fuse Fuse) *gate {
+	g := &gate{name: name, clock: clock, slots: make(chan struct{}, max(concurrency, 1)), fuse: fuse.orDefault()}
 	if perSecond > 0 {
 		g.rate = rate.NewLimiter(rate.Limit(perSecond), max(burst, 1))
 	}
@@ -144,7 +158,7 @@ func (g *gate) admit() (probe bool, wait time.Duration) {
 		return false, g.breaker.Until.Sub(now)
 	case g.breaker.HalfOpen(now):
 		if g.probing {
-			return false, breakFor
+			return false, g.fuse.Pause
 		}
 		g.probing = true
 		return true, 0
@@ -175,7 +189,7 @@ func (g *gate) report(errs []error) {
 	defer g.mu.Unlock()
 	now := g.clock.Now()
 	for _, err := range errs {
-		g.breaker = g.breaker.Report(err, now)
+		g.breaker = g.breaker.Report(err, now, g.fuse)
 		if signup.ClassOf(err) == signup.Throttled && err != nil {
 			g.hold = later(g.hold, now.Add(max(retryAfter(err), time.Second)))
 		}
@@ -198,9 +212,9 @@ const (
 // openGates makes the gates at the first run and brings back the breakers that the run before has saved.
 func (r *run) openGates(saved []namedBreaker) {
 	if r.gates == nil {
-		r.gates = map[string]*gate{signup.Profile: newGate(signup.Profile, r.Clock, patchRate, patchBurst, patchConcurrency)}
+		r.gates = map[string]*gate{signup.Profile: newGate(signup.Profile, r.Clock, patchRate, patchBurst, patchConcurrency, DefaultFuse)}
 		for _, d := range r.Destinations {
-			r.gates[d.Name] = newGate(d.Name, r.Clock, d.Rate, d.Burst, d.Concurrency)
+			r.gates[d.Name] = newGate(d.Name, r.Clock, d.Rate, d.Burst, d.Concurrency, d.Fuse)
 		}
 	}
 	for _, name := range r.gateNames() {

@@ -114,53 +114,67 @@ func TestAdvance(t *testing.T) {
 func TestBreaker(t *testing.T) {
 	transient, systemic := &signup.Error{Class: signup.Transient}, &signup.Error{Class: signup.Systemic, Code: "unauthorized"}
 	b := Breaker{}
-	for range breakAfter - 1 {
-		b = b.Report(transient, now)
+	for range DefaultFuse.Failures - 1 {
+		b = b.Report(transient, now, Fuse{})
 	}
 	if b.Open(now) {
 		t.Fatal("open before the fifth failure")
 	}
-	if b = b.Report(&signup.Error{Class: signup.Permanent}, now); b.Failures != 0 {
+	if b = b.Report(&signup.Error{Class: signup.Permanent}, now, Fuse{}); b.Failures != 0 {
 		t.Error("a refused record shows that the destination works: want the count gone")
 	}
-	for range 2 * breakAfter {
-		b = b.Report(&signup.Error{Class: signup.Transient, Code: "not-found", Status: 404}, now)
+	for range 2 * DefaultFuse.Failures {
+		b = b.Report(&signup.Error{Class: signup.Transient, Code: "not-found", Status: 404}, now, Fuse{})
 	}
 	if b.Failures != 0 || b.Open(now) {
 		t.Error("users that are not there yet opened the breaker")
 	}
-	if b = b.Report(systemic, now); !b.Open(now) || b.Code != "unauthorized" || b.Open(now.Add(breakFor)) || !b.HalfOpen(now.Add(breakFor)) {
-		t.Errorf("after one systemic answer: got %+v, want open for %v and then half-open", b, breakFor)
+	if b = b.Report(systemic, now, Fuse{}); !b.Open(now) || b.Code != "unauthorized" || b.Open(now.Add(DefaultFuse.Pause)) || !b.HalfOpen(now.Add(DefaultFuse.Pause)) {
+		t.Errorf("after one systemic answer: got %+v, want open for %v and then half-open", b, DefaultFuse.Pause)
 	}
-	if again := b.Report(systemic, now); again != b {
+	if again := b.Report(systemic, now, Fuse{}); again != b {
 		t.Errorf("an answer to a call from before it opened: got %+v, want no change", again)
 	}
-	later := now.Add(breakFor)
-	if b = b.Report(transient, later); !b.Open(later.Add(2*breakFor-1)) || b.Open(later.Add(2*breakFor)) {
+	later := now.Add(DefaultFuse.Pause)
+	if b = b.Report(transient, later, Fuse{}); !b.Open(later.Add(2*DefaultFuse.Pause-1)) || b.Open(later.Add(2*DefaultFuse.Pause)) {
 		t.Errorf("the probe failed: got %+v, want open for twice as long", b)
 	}
-	if b = b.Report(&signup.Error{Class: signup.Throttled}, later); !b.Open(later) {
+	if b = b.Report(&signup.Error{Class: signup.Throttled}, later, Fuse{}); !b.Open(later) {
 		t.Error("a throttled answer says nothing of the breaker")
 	}
-	if b = b.Report(nil, later); b != (Breaker{LastSuccess: later}) {
+	if b = b.Report(nil, later, Fuse{}); b != (Breaker{LastSuccess: later}) {
 		t.Errorf("after success: got %+v, want closed", b)
 	}
 	for range 50 {
 		later = b.Until
-		b = b.Report(systemic, later)
+		b = b.Report(systemic, later, Fuse{})
 	}
 	if got := b.Until.Sub(later); got != breakForMost {
 		t.Errorf("failing for long: open for %v, want %v", got, breakForMost)
 	}
 }
 
+func TestAFuseOfItsOwn(t *testing.T) {
+	transient, own := &signup.Error{Class: signup.Transient}, Fuse{Failures: 2, Pause: time.Hour}
+	b := Breaker{}.Report(transient, now, own)
+	if b.Open(now) {
+		t.Error("open after one failure of two")
+	}
+	if b = b.Report(transient, now, own); !b.Open(now.Add(time.Hour-1)) || b.Open(now.Add(time.Hour)) {
+		t.Errorf("got %+v, want open for an hour", b)
+	}
+	if b = b.Report(transient, b.Until, own); b.Until.Sub(now) != 2*time.Hour {
+		t.Errorf("failing again: open until %v, want an hour more, which is longer than the default's most", b.Until)
+	}
+}
+
 func TestOnlyTheProbesAnswerEndsTheProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate("x", signup.ScaledClock{}, 0, 0, 8)
+		g := newGate("x", signup.ScaledClock{}, 0, 0, 8, Fuse{})
 		enter := func() func(...error) { leave, _ := g.enter(t.Context(), 1); return leave }
 		before, opens := enter(), enter()
 		opens(&signup.Error{Class: signup.Systemic, Status: 401})
-		time.Sleep(breakFor + time.Second)
+		time.Sleep(DefaultFuse.Pause + time.Second)
 		if enter() == nil || enter() != nil {
 			t.Fatal("half-open: want one to pass")
 		}
