@@ -2,23 +2,32 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
+	"signup-sync/handler/connector"
 	"signup-sync/handler/signup"
 )
 
 // configSchema is the JSON Schema (draft 2020-12) of the file, for editors; kinds are the connectors there are. It is
-// made from the tags of Config, as the decoder is, and says no more than can be said without the connectors' settings.
-func configSchema(kinds ...string) []byte {
+// made from the tags of Config and of the kinds' settings, as the decoders are.
+func configSchema(kinds ...connector.Kind) []byte {
 	root := objectSchema(reflect.TypeFor[Config]())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "signup-sync.yaml"
-	destination := root["properties"].(map[string]any)["destinations"].(map[string]any)["items"].(map[string]any)["properties"].(map[string]any)
+	item := root["properties"].(map[string]any)["destinations"].(map[string]any)["items"].(map[string]any)
+	destination := item["properties"].(map[string]any)
+	var names []string
+	var each []any
+	for _, k := range kinds {
+		names = append(names, k.Name)
+		each = append(each, kindSchema(k))
+	}
 	if len(kinds) > 0 {
-		destination["connector"].(map[string]any)["enum"] = kinds
+		destination["connector"].(map[string]any)["enum"], item["allOf"] = names, each
 	}
 	name := destination["name"].(map[string]any)
 	name["pattern"] = "^[a-z][a-z0-9-]{0,30}$"
@@ -30,11 +39,35 @@ func configSchema(kinds ...string) []byte {
 	return append(out, '\n')
 }
 
+// kindSchema says what a destination of one kind may hold.
+func kindSchema(k connector.Kind) map[string]any {
+	then := map[string]any{"settings": objectSchema(reflect.TypeOf(k.Settings))}
+	if len(k.Record) > 0 {
+		fields := map[string]any{}
+		for _, f := range k.Record {
+			name, nested := strings.CutSuffix(f.Name, ".*")
+			fields[name] = map[string]any{"description": f.Doc}
+			if nested {
+				fields[name].(map[string]any)["type"] = "object"
+			}
+		}
+		then["record"] = map[string]any{"type": "object", "additionalProperties": false, "properties": fields}
+	}
+	return map[string]any{
+		"if":   map[string]any{"properties": map[string]any{"connector": map[string]any{"const": k.Name}}},
+		"then": map[string]any{"properties": then},
+	}
+}
+
 func objectSchema(t reflect.Type) map[string]any {
 	properties, required := map[string]any{}, []string{}
 	for f := range t.Fields() {
 		name := f.Tag.Get("json")
 		if name == "-" {
+			continue
+		}
+		if f.Anonymous {
+			maps.Copy(properties, objectSchema(f.Type)["properties"].(map[string]any))
 			continue
 		}
 		properties[name] = fieldSchema(f.Type, f.Tag)
@@ -88,6 +121,8 @@ func typeSchema(t reflect.Type, tag reflect.StructTag) map[string]any {
 		return map[string]any{"type": "array", "minItems": 1, "uniqueItems": true, "items": word}
 	case t.Kind() == reflect.String:
 		return word
+	case t.Kind() == reflect.Bool:
+		return map[string]any{"type": "boolean"}
 	}
 	number := map[string]any{"type": "number"}
 	if t.Kind() == reflect.Int {

@@ -261,41 +261,67 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	}
 }
 
-// TestConfigSchemaKnowsTheExample holds the decoder's example against the schema, as an editor would.
-func TestConfigSchemaKnowsTheExample(t *testing.T) {
+// TestConfigSchemaKnowsTheExamples holds the decoder's example, and those of every kind, against the schema, as an editor
+// would.
+func TestConfigSchemaKnowsTheExamples(t *testing.T) {
 	var schema map[string]any
-	if err := json.Unmarshal(configSchema("mailchimp", "sql", "stripe"), &schema); err != nil {
+	if err := json.Unmarshal(configSchema(kinds(nil)...), &schema); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile("testdata/config/example.yaml")
+	design, err := os.ReadFile("testdata/config/example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reader{nodes: map[string]*yamlNode{}, keys: map[string]position{}}
-	var value any
-	text, err := json.Marshal(r.parse(data).plain())
-	if err := errors.Join(err, json.Unmarshal(text, &value)); err != nil {
-		t.Fatal(err)
+	texts := []string{string(design)}
+	for _, k := range kinds(nil) {
+		_, more := examplesOf(k.Name)
+		texts = append(texts, more...)
 	}
-	for _, problem := range conforms("$", schema, value) {
-		t.Error(problem)
+	for _, text := range texts {
+		for _, problem := range conforms("$", schema, decoded(t, text)) {
+			t.Errorf("%s\n%s", problem, text)
+		}
 	}
-	value.(map[string]any)["sync"].(map[string]any)["overlapp"] = "1h"
-	value.(map[string]any)["sync"].(map[string]any)["detectors"] = []any{"graph"}
-	if got := conforms("$", schema, value); len(got) != 2 {
-		t.Errorf("of two mistakes the schema found %q", got)
+	const wrong = `
+sync: { overlapp: 1h, detectors: [graph] }
+destinations:
+  - { name: a, connector: stripe, settings: { apikey: x }, record: { mail: user.email } }
+  - { name: b, connector: strype }
+`
+	if got := conforms("$", schema, decoded(t, wrong)); len(got) != 5 {
+		t.Errorf("of five mistakes the schema found %q", got)
 	}
 	if !bytes.Contains(configSchema(), []byte(`"description": "How far each read reaches back`)) {
 		t.Error("the schema does not describe sync.overlap")
 	}
 }
 
+// decoded is a YAML text as JSON has it.
+func decoded(t *testing.T, yaml string) (value any) {
+	t.Helper()
+	r := &reader{nodes: map[string]*yamlNode{}, keys: map[string]position{}}
+	text, err := json.Marshal(r.parse([]byte(yaml)).plain())
+	if err := errors.Join(err, json.Unmarshal(text, &value)); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
 // conforms checks the few words of JSON Schema that configSchema uses.
 func conforms(path string, schema map[string]any, value any) []string {
 	var problems []string
-	types := map[bool]any{true: schema["type"]}[true]
-	if !typed(types, value) {
+	if types, ok := schema["type"]; ok && !typed(types, value) {
 		return []string{fmt.Sprintf("%s: %T is not %v", path, value, types)}
+	}
+	if only, ok := schema["const"]; ok && only != value {
+		problems = append(problems, fmt.Sprintf("%s: %v is not %v", path, value, only))
+	}
+	all, _ := schema["allOf"].([]any)
+	for _, part := range all {
+		part := part.(map[string]any)
+		if len(conforms(path, part["if"].(map[string]any), value)) == 0 {
+			problems = append(problems, conforms(path, part["then"].(map[string]any), value)...)
+		}
 	}
 	if enum, ok := schema["enum"].([]any); ok && !slices.Contains(enum, value) {
 		problems = append(problems, fmt.Sprintf("%s: %v is not in %v", path, value, enum))

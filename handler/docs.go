@@ -63,14 +63,10 @@ func (c docsCommand) Run(s system) error {
 
 // generatedDocs are the pages that are made from the code, by file name.
 func generatedDocs() map[string][]byte {
-	var names []string
-	for _, k := range kinds(nil) {
-		names = append(names, k.Name)
-	}
 	return map[string][]byte{
 		"settings.md":             settingsPage(),
 		"destinations.md":         destinationsPage(),
-		"signup-sync.schema.json": configSchema(names...),
+		"signup-sync.schema.json": configSchema(kinds(nil)...),
 	}
 }
 

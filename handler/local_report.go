@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"io"
 	"maps"
@@ -58,14 +57,6 @@ func (q *quantiles) of(delays []time.Duration) {
 	q.P50, q.P99 = at(0.50), at(0.99)
 }
 
-// holdings is what a destination has: the account ids of each user.
-type holdings map[signup.UserID][]string
-
-// destinationsHeld are those of local.yaml. "customers.stripe_id" is the column that repeats billing's id.
-var destinationsHeld = []string{"billing", "welcome", "customers"}
-
-const stripeColumn = "customers.stripe_id"
-
 // reconcile reads all sides and compares them.
 func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 	r := &localReport{Signups: len(l.people), Elapsed: time.Since(l.begun).Seconds(), Runs: len(l.reports), Died: l.died, Problems: []string{},
@@ -92,7 +83,7 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 		}
 		rows[row.User] = row
 	}
-	held, err := l.holdings(ctx)
+	held, err := l.held(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +109,10 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 	for _, id := range slices.Sorted(maps.Keys(rows)) {
 		r.problem("user %s is in the ledger and not in the tenant", id)
 	}
-	for _, name := range destinationsHeld {
-		for _, id := range slices.Sorted(maps.Keys(held[name])) {
+	for _, p := range places {
+		for _, id := range slices.Sorted(maps.Keys(held[p.name])) {
 			if _, ok := l.Tenant.User(id); !ok {
-				r.problem("%s has an account for %q, who is not in the tenant", name, id)
+				r.problem("%s has an account for %q, who is not in the tenant", p.name, id)
 			}
 		}
 	}
@@ -163,81 +154,37 @@ func (r *localReport) count(row signup.Row) {
 // compare holds one user's row against the truth: how the person came in, what the destinations hold, and what stands
 // on the user's own record.
 func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[string]holdings) {
-	wanted := u.How == sim.Email || u.How == sim.Social
-	if a, _ := row.Association(signup.Profile); wanted && a.State != signup.Associated || !wanted && a.State != signup.Skipped {
+	own := u.How == sim.Email || u.How == sim.Social
+	if a, _ := row.Association(signup.Profile); own && a.State != signup.Associated || !own && a.State != signup.Skipped {
 		r.problem("user %s came in by %s; of the profile the ledger says %s %s", u.ID, u.How, a.State, a.Reason)
 	}
-	for _, name := range destinationsHeld {
-		a, _ := row.Association(name)
-		ids := held[name][u.ID]
+	for _, p := range places {
+		wanted := own && (p.wants == nil || p.wants(u))
+		a, _ := row.Association(p.name)
+		ids := held[p.name][u.ID]
 		switch {
 		case len(ids) > 1:
 			r.Repeated += len(ids) - 1
-			r.problem("user %s has %d accounts at %s", u.ID, len(ids), name)
+			r.problem("user %s has %d accounts at %s", u.ID, len(ids), p.name)
 		case wanted && len(ids) == 0:
 			r.Lost++
-			r.problem("user %s has no account at %s; the ledger says %s %s", u.ID, name, a.State, a.Reason)
+			r.problem("user %s has no account at %s; the ledger says %s %s", u.ID, p.name, a.State, a.Reason)
 		case !wanted && len(ids) > 0:
-			r.problem("user %s came in by %s and has an account at %s", u.ID, u.How, name)
+			r.problem("user %s came in by %s and has an account at %s", u.ID, u.How, p.name)
 		case wanted && (a.State != signup.Associated || a.Account != ids[0]):
-			r.problem("user %s has the account %s at %s; the ledger says %s %s", u.ID, ids[0], name, a.State, a.Account)
+			r.problem("user %s has the account %s at %s; the ledger says %s %s", u.ID, ids[0], p.name, a.State, a.Account)
 		case !wanted && a.State != signup.Skipped:
-			r.problem("user %s came in by %s; at %s the ledger says %s %s", u.ID, u.How, name, a.State, a.Reason)
+			r.problem("user %s came in by %s; at %s the ledger says %s %s", u.ID, u.How, p.name, a.State, a.Reason)
 		}
 	}
-	if billing, _ := row.Association("billing"); wanted && !slices.Equal(held[stripeColumn][u.ID], []string{billing.Account}) {
+	if billing, _ := row.Association("billing"); own && !slices.Equal(held[stripeColumn][u.ID], []string{billing.Account}) {
 		r.problem("user %s has stripe_id %q in the customers table; the ledger says %q", u.ID, held[stripeColumn][u.ID], billing.Account)
 	}
-	for attribute, name := range map[string]string{"stripeCustomerId": "billing", "welcomeId": "welcome"} {
-		value, _ := u.Properties[extensionOf(u, attribute)].(string)
-		if a, _ := row.Association(name); wanted && value != a.Account {
-			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, value, a.Account)
+	for attribute, name := range linkBacks {
+		if a, _ := row.Association(name); own && attributeOf(u, attribute) != a.Account {
+			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, attributeOf(u, attribute), a.Account)
 		}
 	}
-}
-
-// extensionOf is the full name of a custom attribute as it stands on the user.
-func extensionOf(u sim.DirectoryUser, short string) string {
-	for name := range u.Properties {
-		if strings.HasPrefix(name, "extension_") && strings.HasSuffix(name, "_"+short) {
-			return name
-		}
-	}
-	return ""
-}
-
-// holdings reads every destination.
-func (l *local) holdings(ctx context.Context) (map[string]holdings, error) {
-	all := map[string]holdings{"billing": {}, "welcome": {}, "customers": {}, stripeColumn: {}}
-	for _, c := range l.Stripe.Customers() {
-		if id := signup.UserID(c.Metadata["entra_object_id"]); !c.Deleted {
-			all["billing"][id] = append(all["billing"][id], c.ID)
-		}
-	}
-	for _, d := range l.Webhook.Deliveries() {
-		id := signup.UserID(d.Subject)
-		all["welcome"][id] = append(all["welcome"][id], d.Account)
-	}
-	db, err := sql.Open("sqlite", l.path("customers.db"))
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	rows, err := db.QueryContext(ctx, "SELECT entra_id, stripe_id FROM customers")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id, stripe string
-		if err := rows.Scan(&id, &stripe); err != nil {
-			return nil, err
-		}
-		user := signup.UserID(id)
-		all["customers"][user] = append(all["customers"][user], id)
-		all[stripeColumn][user] = append(all[stripeColumn][user], stripe)
-	}
-	return all, rows.Err()
 }
 
 // print shows the report to a person.
