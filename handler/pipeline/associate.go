@@ -201,7 +201,7 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 			errs = append(errs, res.Err)
 		}
 	}
-	leave(errs...)
+	leave(slices.Compact(errs)...) // the failure of a whole call is one value, and one failure
 	cut := ctx.Err() != nil
 	return func(i int) *signup.Outcome {
 		if cut && results[i].Err != nil {
@@ -217,13 +217,13 @@ func (r *run) guard(name string, n int, call func() []signup.Result) (results []
 	defer func() {
 		if v := recover(); v != nil {
 			r.panicked(name, v)
-			results = make([]signup.Result, n)
-			for i := range results {
-				results[i].Err = &signup.Error{Class: signup.Transient, Code: "panic"}
-			}
+			results = slices.Repeat([]signup.Result{{Err: &signup.Error{Class: signup.Transient, Code: "panic"}}}, n)
 		}
 	}()
-	return call()
+	if results = call(); len(results) != n {
+		panic(fmt.Errorf("%d answers for %d users", len(results), n))
+	}
+	return results
 }
 
 // panicked tells of a defect. It is to be called by the deferred function that recovers.

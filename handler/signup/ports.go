@@ -75,7 +75,8 @@ type Result struct {
 
 // Batcher is a Connector that can take the users of one profile read (at most 15) in one call.
 type Batcher interface {
-	// AssociateAll answers each request, in order, as Associate would have.
+	// AssociateAll answers each request, in order, as Associate would have. If the call as a whole has failed, Err is the
+	// same value for everyone, so that it counts as one failure of the destination.
 	AssociateAll(ctx context.Context, reqs []Request) []Result
 }
 

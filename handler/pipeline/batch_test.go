@@ -1,0 +1,109 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+// bulk is a system that takes many users in one call. fail is the error of the whole call; shorten drops answers.
+type bulk struct {
+	*system
+	calls   []int // users of each call
+	fail    error
+	shorten int
+	refuse  signup.UserID // this one alone is refused
+}
+
+var _ signup.Batcher = (*bulk)(nil)
+
+func (b *bulk) AssociateAll(ctx context.Context, reqs []signup.Request) []signup.Result {
+	b.calls = append(b.calls, len(reqs))
+	results := make([]signup.Result, len(reqs))
+	for i, req := range reqs {
+		switch {
+		case b.fail != nil:
+			results[i].Err = b.fail
+		case req.User == b.refuse:
+			results[i].Err = &signup.Error{Class: signup.Permanent, Code: "rejected"}
+		default:
+			results[i].Account, results[i].Err = b.system.Associate(ctx, req)
+		}
+	}
+	return results[:len(reqs)-b.shorten]
+}
+
+func newBulkWorld(t *testing.T) (*world, *bulk) {
+	w := newWorld(t, pipeline.Spec{Destinations: []pipeline.DestinationSpec{{Name: "crm"}}})
+	b := &bulk{system: w.systems["crm"]}
+	w.engine.Destinations[0].Connector = b
+	return w, b
+}
+
+func TestUsersOfOneReadGoInOneCallAndEachHasAnOutcomeOfItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, b := newBulkWorld(t)
+		var ids []signup.UserID
+		for n := range 10 {
+			ids = append(ids, w.signUp(n))
+		}
+		b.refuse = ids[4]
+		w.mustRun(time.Minute)
+		if len(b.calls) != 1 || b.calls[0] != 10 {
+			t.Errorf("calls of %v users, want one of 10", b.calls)
+		}
+		for i, id := range ids {
+			want := []string{"crm: associated", "profile: associated"}
+			if i == 4 {
+				want[0] = "crm: failed rejected"
+			}
+			w.want(id, want...)
+			if a, _ := w.row(id).Association("crm"); i != 4 && a.Account != b.accounts[id] {
+				t.Errorf("user %d has the account %q, want %q", i, a.Account, b.accounts[id])
+			}
+		}
+	})
+}
+
+func TestOneFailedCallIsOneFailureHoweverManyUsersWereInIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, b := newBulkWorld(t)
+		b.fail = &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
+		for n := range 10 {
+			w.signUp(n)
+		}
+		w.mustRun(time.Minute)
+		b.fail = nil
+		w.signUp(10)
+		w.mustRun(time.Second)
+		w.want("75b523ca-d064-4ddf-80af-000000000010", "crm: associated", "profile: associated") // or the breaker was open
+		w.mustRun(5 * time.Minute)
+		w.want("75b523ca-d064-4ddf-80af-000000000007", "crm: associated", "profile: associated")
+		if b.made != 11 {
+			t.Errorf("%d accounts, want 11", b.made)
+		}
+	})
+}
+
+func TestAnswersThatAreMissingAreNoAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, b := newBulkWorld(t)
+		b.shorten = 1
+		for n := range 3 {
+			w.signUp(n)
+		}
+		w.mustRun(time.Minute)
+		for n := range 3 {
+			w.want(signup.UserID(fmt.Sprintf("75b523ca-d064-4ddf-80af-%012d", n)), "crm: pending panic", "profile: associated")
+		}
+		b.shorten = 0
+		w.mustRun(5 * time.Minute)
+		if b.made != 3 {
+			t.Errorf("%d accounts, want 3", b.made)
+		}
+	})
+}
