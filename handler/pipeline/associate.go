@@ -201,7 +201,7 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 			errs = append(errs, res.Err)
 		}
 	}
-	leave(slices.Compact(errs)...) // the failure of a whole call is one value, and one failure
+	leave(slices.CompactFunc(errs, oneFailure)...)
 	cut := ctx.Err() != nil
 	return func(i int) *signup.Outcome {
 		if cut && results[i].Err != nil {
@@ -209,6 +209,12 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 		}
 		return &signup.Outcome{Destination: name, Account: results[i].Account, Err: results[i].Err, LastSuccess: last}
 	}
+}
+
+// oneFailure reports that two users' answers are that of one call, which has failed for all: one value.
+func oneFailure(a, b error) bool {
+	x, ok := a.(*signup.Error)
+	return ok && x != nil && b == error(x)
 }
 
 // guard makes a panic in a connector the outcome of its call: one user's data is no reason for the process to die at
