@@ -2,7 +2,7 @@
 // opened from typed settings and knows nothing of the engine; it says what happened by the error classes of package
 // signup, and never puts a secret, an address or a vendor's own text into an error or the log.
 //
-// It imports signup, the vendors' clients, azcore and the database drivers.
+// It imports signup, the vendors' clients, azcore and azidentity (for its errors), and the database drivers.
 package connector
 
 import (
@@ -44,7 +44,7 @@ type Field struct {
 
 // Kinds returns the kinds of this package, sorted by name.
 func Kinds() []Kind {
-	return []Kind{sqlKind(), stripeKind(), webhookKind()}
+	return []Kind{eventGridKind(), serviceBusKind(), sqlKind(), storageQueueKind(), stripeKind(), webhookKind()}
 }
 
 // Env is what a connector gets from the program.

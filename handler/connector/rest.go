@@ -89,6 +89,28 @@ func (c *rest) call(ctx context.Context, r request) (answer, error) {
 	return a, e
 }
 
+// forward sends a request that a vendor's SDK has made, through the one call.
+func (c *rest) forward(r *http.Request) (answer, error) {
+	var body []byte
+	if r.Body != nil {
+		var err error
+		body, err = io.ReadAll(r.Body)
+		_ = r.Body.Close() // a reader of bytes
+		if err != nil {
+			return answer{}, err
+		}
+	}
+	return c.call(r.Context(), request{method: r.Method, url: r.URL.String(), header: r.Header.Clone(), body: body})
+}
+
+// response is the answer to r in the terms of an SDK.
+func (a answer) response(r *http.Request) *http.Response {
+	return &http.Response{
+		Status: http.StatusText(a.status), StatusCode: a.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: a.header, Body: io.NopCloser(bytes.NewReader(a.body)), ContentLength: int64(len(a.body)), Request: r,
+	}
+}
+
 // redirectless is a client on the transport of another, without its timeout, that takes a redirect as the answer: a
 // request with a secret or a person in it goes where it was sent and nowhere else.
 func redirectless(transport http.RoundTripper) *http.Client {

@@ -1,12 +1,10 @@
 package connector
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -193,26 +191,14 @@ func outcome(ctx context.Context, err error) error {
 type underSDK struct{ rest *rest }
 
 func (t underSDK) RoundTrip(r *http.Request) (*http.Response, error) {
-	var body []byte
-	if r.Body != nil {
-		var err error
-		body, err = io.ReadAll(r.Body)
-		_ = r.Body.Close() // a reader of bytes
-		if err != nil {
-			return nil, err
-		}
-	}
-	a, err := t.rest.call(r.Context(), request{method: r.Method, url: r.URL.String(), header: r.Header.Clone(), body: body})
+	a, err := t.rest.forward(r)
 	if err != nil {
 		return nil, err
 	}
 	if !isStripes(r, a.body) {
 		return nil, errAnswer
 	}
-	return &http.Response{
-		Status: http.StatusText(a.status), StatusCode: a.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: a.header, Body: io.NopCloser(bytes.NewReader(a.body)), ContentLength: int64(len(a.body)), Request: r,
-	}, nil
+	return a.response(r), nil
 }
 
 // isStripes reports that a body is what this call answers when it goes well: a whole page or a customer. A page that says
