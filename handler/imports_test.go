@@ -31,7 +31,7 @@ var fences = map[string][]string{
 	"github.com/microsoft/kiota":                                        {"handler/entra"},
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets": {"handler/entra"},
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":               {"handler/ledger"},
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue":            {"handler/connector"},
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue":             {"handler/connector"},
 	"github.com/stripe/":                                                {"handler/connector"},
 	"github.com/expr-lang/":                                             {"handler/pipeline"},
 	"github.com/goccy/":                                                 {"handler"},

@@ -28,6 +28,19 @@ import (
 
 // harnesses says how each kind is put to the test.
 var harnesses = map[string]connectortest.Harness{
+	"eventGrid": {New: eventGridSystem, Skip: map[string]string{
+		connectortest.FailedLookup: "a topic cannot be asked for anything: subscribers take an id once",
+		connectortest.SpentKey:     "a topic takes an id that it refused before",
+	}},
+	"serviceBus": {New: serviceBusSystem, Skip: map[string]string{
+		connectortest.FailedLookup:    "nothing can be looked up in a queue: receivers take an id once",
+		connectortest.SpentKey:        "an entity takes an id that it refused before",
+		connectortest.CheckCredential: "who may only send is refused the entity's description as a stranger is: a refusal shows nothing",
+	}},
+	"storageQueue": {New: func(t testing.TB) *connectortest.System { return storageQueueSystem(t, false) }, Skip: map[string]string{
+		connectortest.FailedLookup: "nothing can be looked up in a queue: receivers take an id once",
+		connectortest.SpentKey:     "a queue takes an id that it refused before",
+	}},
 	"stripe": {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
 	"webhook": {New: webhookSystem, Skip: map[string]string{
 		connectortest.FailedLookup:    "a receiver cannot be asked for anything: it de-duplicates by webhook-id",
@@ -64,6 +77,12 @@ func TestStripeKeepsThePromisesWhenItAdoptsByEmail(t *testing.T) {
 	connectortest.Run(t, connectortest.Harness{
 		New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Hour, "email") },
 	})
+}
+
+func TestStorageQueueKeepsThePromisesWithAnAccountKey(t *testing.T) {
+	h := harnesses["storageQueue"]
+	h.New = func(t testing.TB) *connectortest.System { return storageQueueSystem(t, true) }
+	connectortest.Run(t, h)
 }
 
 var start = time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
