@@ -118,8 +118,7 @@ func (c *eventGrid) settle(ctx context.Context, batch []gridEvent) {
 	if err == nil {
 		return
 	}
-	if e, ok := errors.AsType[*signup.Error](err); ok && len(batch) > 1 &&
-		(e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge) {
+	if len(batch) > 1 && code(err) == "rejected" {
 		c.settle(ctx, batch[:len(batch)/2])
 		c.settle(ctx, batch[len(batch)/2:])
 		return
@@ -154,7 +153,7 @@ func (c *eventGrid) send(ctx context.Context, events [][]byte) error {
 // taken the identity.
 func (c *eventGrid) Check(ctx context.Context) error {
 	err := c.send(ctx, nil)
-	if e, ok := errors.AsType[*signup.Error](err); ok && e.Status == http.StatusBadRequest {
+	if e, ok := errors.AsType[*signup.Error](err); ok && e.Status == http.StatusBadRequest && e.Code == "rejected" {
 		return nil
 	}
 	return err

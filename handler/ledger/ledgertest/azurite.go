@@ -19,6 +19,17 @@ import (
 // Give every test tables of its own, by TablesOptions.Prefix: the service would take minutes to delete them.
 func StartAzurite(tb testing.TB) string {
 	tb.Helper()
+	return startService(tb, "table", "TableEndpoint")
+}
+
+// StartAzuriteQueues is StartAzurite for the queue service.
+func StartAzuriteQueues(tb testing.TB) string {
+	tb.Helper()
+	return startService(tb, "queue", "QueueEndpoint", "--skipApiVersionCheck") // the client is ahead of the emulator
+}
+
+func startService(tb testing.TB, service, endpoint string, more ...string) string {
+	tb.Helper()
 	dir, err := azuriteDir()
 	if err == nil {
 		_, err = os.Stat(filepath.Join(dir, "node_modules", "azurite"))
@@ -27,7 +38,7 @@ func StartAzurite(tb testing.TB) string {
 		_, err = exec.LookPath("node")
 	}
 	if err != nil {
-		const fix = "the ledger is NOT tested against Azure Tables: install the emulator with: npm ci --prefix handler/ledger/azurite"
+		const fix = "this is NOT tested against Azure Storage: install the emulator with: npm ci --prefix handler/ledger/azurite"
 		if os.Getenv("CI") == "true" {
 			tb.Fatalf("%s (%v)", fix, err)
 		}
@@ -36,11 +47,11 @@ func StartAzurite(tb testing.TB) string {
 	for try := 1; ; try++ { // a free port may be taken by somebody else before the emulator has it
 		port, err := freePort()
 		if err == nil {
-			err = startAzurite(tb, dir, port)
+			err = startAzurite(tb, dir, service, port, more)
 		}
 		if err == nil {
-			return fmt.Sprintf("DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=%s;TableEndpoint=http://127.0.0.1:%d/devstoreaccount1;",
-				"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==", port)
+			return fmt.Sprintf("DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=%s;%s=http://127.0.0.1:%d/devstoreaccount1;",
+				"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==", endpoint, port)
 		}
 		if try == 3 {
 			tb.Fatalf("start the emulator: %v", err)
@@ -76,9 +87,10 @@ func freePort() (int, error) {
 
 // startAzurite returns when the emulator says that it listens. It ends at the latest when this process does, because
 // then its standard input ends.
-func startAzurite(tb testing.TB, dir string, port int) error {
-	cmd := exec.Command("node", filepath.Join(dir, "start.js"), "--tableHost", "127.0.0.1", "--tablePort", fmt.Sprint(port),
-		"--inMemoryPersistence", "--disableTelemetry", "--silent")
+func startAzurite(tb testing.TB, dir, service string, port int, more []string) error {
+	args := []string{filepath.Join(dir, "start.js"), service, "--" + service + "Host", "127.0.0.1", "--" + service + "Port", fmt.Sprint(port),
+		"--inMemoryPersistence", "--disableTelemetry", "--silent"}
+	cmd := exec.Command("node", append(args, more...)...)
 	cmd.Dir = tb.TempDir()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -100,7 +112,7 @@ func startAzurite(tb testing.TB, dir string, port int) error {
 	var said strings.Builder
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		said.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), "successfully started") {
+		if strings.Contains(lines.Text(), " service successfully ") {
 			drained := make(chan struct{})
 			go func() {
 				defer close(drained)
