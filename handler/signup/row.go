@@ -32,7 +32,7 @@ const (
 
 // Association is one user at one destination.
 //
-//	pending ──► associated
+//	pending ──► associated ──► skipped: undone (the profile's, by undo)
 //	   │  ▲ ──► skipped: reason
 //	   │  └──── reopen (replay)
 //	   └──────► failed: reason
@@ -259,6 +259,18 @@ func (r Row) Reopen(destination string, now time.Time) Row {
 		}
 	}
 	r.Unsure = true
+	return r.schedule()
+}
+
+// Skip ends an association, whatever its state, and leaves the others as they are. It stays skipped until it is
+// reopened; one that is skipped already keeps its reason.
+func (r Row) Skip(destination, reason string, now time.Time) Row {
+	r = r.clone()
+	for i := range r.Associations {
+		if a := &r.Associations[i]; a.Destination == destination && a.State != Skipped {
+			a.finish(Skipped, reason, "", now)
+		}
+	}
 	return r.schedule()
 }
 

@@ -172,6 +172,7 @@ func TestRowSharesNothingWithTheOneItCameFrom(t *testing.T) {
 	before.Settle(t0, []signup.Outcome{{Destination: "billing"}}, full)
 	before.SettleAll(signup.Skipped, "origin", "", t0)
 	before.Reopen("billing", t0)
+	before.Skip(signup.Profile, "undone", t0)
 	if diff := cmp.Diff(before, kept); diff != "" {
 		t.Errorf("a transition changed the row it was called on:\n%s", diff)
 	}
@@ -192,4 +193,60 @@ func TestTheHorizonCountsForThoseNeverLetInAgain(t *testing.T) {
 	if a, _ := row.Association("billing"); a.State != signup.Failed || a.Reason != "horizon" {
 		t.Errorf("got %+v, want failed: horizon", a)
 	}
+}
+
+func TestSkipEndsOneAssociationInAnyState(t *testing.T) {
+	at := t0.Add(time.Hour)
+	settle := func(err error) signup.Row {
+		return intended().Settle(t0, []signup.Outcome{
+			{Destination: signup.Profile, Err: err}, {Destination: "billing", Account: signup.Account{ID: "cus_1"}}, {Destination: "crm", Err: errors.New("down")},
+		}, full)
+	}
+	undone := signup.Association{Destination: signup.Profile, State: signup.Skipped, Reason: "undone", FirstTry: t0, Settled: at}
+	for name, c := range map[string]struct {
+		row  signup.Row
+		want signup.Association
+	}{
+		"associated":      {settle(nil), undone},
+		"failed":          {settle(&signup.Error{Class: signup.Permanent, Code: "rejected", Detail: "x"}), undone},
+		"pending":         {intended(), undone},
+		"skipped already": {settle(&signup.Error{Class: signup.Skip, Code: "rule"}), signup.Association{Destination: signup.Profile, State: signup.Skipped, Reason: "rule", FirstTry: t0, Settled: t0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := c.row.Skip(signup.Profile, "undone", at)
+			got, _ := row.Association(signup.Profile)
+			if diff := cmp.Diff(got, c.want); diff != "" {
+				t.Errorf("got (-) want (+):\n%s", diff)
+			}
+			for _, d := range []string{"billing", "crm"} {
+				before, _ := c.row.Association(d)
+				if after, _ := row.Association(d); after != before {
+					t.Errorf("%s: got %+v, want it left as %+v", d, after, before)
+				}
+			}
+			if crm, _ := row.Association("crm"); crm.State != signup.Pending || !row.Due.Equal(firstDue(crm.Next, row)) {
+				t.Errorf("got due %v, want it with what is still pending", row.Due)
+			}
+			if again := row.Skip(signup.Profile, "undone", at.Add(time.Hour)); !cmp.Equal(again, row) {
+				t.Error("the second time changed something")
+			}
+		})
+	}
+	row := intended().SettleAll(signup.Associated, "", "", t0).Skip(signup.Profile, "undone", at)
+	if !row.Due.IsZero() {
+		t.Errorf("got due %v, want nothing due", row.Due)
+	}
+	if a, _ := row.Reopen(signup.Profile, at).Association(signup.Profile); a.State != signup.Pending || a.Reason != "" || a.Next != at {
+		t.Errorf("reopened: got %+v", a)
+	}
+}
+
+// firstDue is when the row's first pending association is due.
+func firstDue(next time.Time, row signup.Row) time.Time {
+	for _, a := range row.Associations {
+		if a.State == signup.Pending && a.Next.Before(next) {
+			next = a.Next
+		}
+	}
+	return next
 }

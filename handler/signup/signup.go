@@ -93,7 +93,7 @@ type User struct {
 	Enabled           bool
 	Created           time.Time
 	Identities        []Identity
-	Attributes        map[string]any // custom attributes by short name; string, bool, float64
+	Attributes        map[string]any // by the name in the configuration; string, bool, float64
 }
 
 // HasGeneratedUPN reports that the local part of the user principal name is the user's own id, as External ID makes it
@@ -107,10 +107,11 @@ func (u User) HasGeneratedUPN() bool {
 type Patch struct {
 	DisplayName       string
 	UserPrincipalName string            // with its domain
-	Attributes        map[string]string // custom attributes by short name, at most 250 characters each
+	Attributes        map[string]string // by the name in the configuration; see AttributeKind for the lengths
+	Clear             []string          // attributes that are to have no value; none of them is in Attributes
 }
 
 // Empty reports that the patch changes nothing.
 func (p Patch) Empty() bool {
-	return p.DisplayName == "" && p.UserPrincipalName == "" && len(p.Attributes) == 0
+	return p.DisplayName == "" && p.UserPrincipalName == "" && len(p.Attributes) == 0 && len(p.Clear) == 0
 }
