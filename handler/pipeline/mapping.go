@@ -15,7 +15,8 @@ import (
 type Spec struct {
 	DisplayName       string            // an expression; "" leaves display names alone
 	UserPrincipalName string            // an expression for the local part; "" leaves user principal names alone
-	Attributes        map[string]string // expressions by the short name of the custom attribute
+	Domain            string            // … and the domain behind it; "" is the one that the user has
+	Attributes        map[string]string // expressions by the attribute's name; see signup.AttributeKind
 	Destinations      []DestinationSpec
 }
 
@@ -37,12 +38,14 @@ type Problem struct {
 type Mapping struct {
 	displayName  *expression
 	principal    *expression
+	domain       string
 	attributes   []namedExpression // sorted by name
 	destinations []destination
 }
 
 type namedExpression struct {
 	name string
+	kind signup.AttributeKind
 	*expression
 }
 
@@ -55,7 +58,6 @@ type destination struct {
 
 var (
 	destinationName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
-	attributeName   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,99}$`)
 	plainKey        = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 )
 
@@ -71,11 +73,18 @@ func Compile(s Spec) (*Mapping, []Problem) {
 	m := &Mapping{
 		displayName: c.optional("$.profile.displayName", s.DisplayName, wantString),
 		principal:   c.optional("$.profile.userPrincipalName", s.UserPrincipalName, wantString),
+		domain:      s.Domain,
 	}
+	c.checkDomain(s)
+	same := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(s.Attributes)) {
 		path := ChildPath("$.profile.attributes", name)
-		c.checkAttribute(path, -1, name)
-		m.attributes = append(m.attributes, namedExpression{name, c.compile(path, s.Attributes[name], wantString)})
+		kind := c.checkAttribute(path, -1, name)
+		if other := same[strings.ToLower(name)]; other != "" {
+			c.problem(path, -1, "is the same attribute as %s: remove one", other)
+		}
+		same[strings.ToLower(name)] = name
+		m.attributes = append(m.attributes, namedExpression{name, kind, c.compile(path, s.Attributes[name], wantString)})
 	}
 	seen := map[string]bool{}
 	for i, d := range s.Destinations {
@@ -129,15 +138,25 @@ func (c *compiler) checkName(path, name string, seen map[string]bool) {
 	seen[name] = true
 }
 
-func (c *compiler) checkAttribute(path string, column int, name string) {
-	if rest, ok := strings.CutPrefix(name, "extension_"); ok {
-		if _, short, ok := strings.Cut(rest, "_"); ok && short != "" {
-			c.problem(path, column, "write the short name of the custom attribute, %q: the extensions app's id is added here", short)
-			return
-		}
+func (c *compiler) checkAttribute(path string, column int, name string) signup.AttributeKind {
+	kind, err := signup.ParseAttribute(name)
+	if err != nil {
+		c.problem(path, column, "%v", err)
 	}
-	if !attributeName.MatchString(name) {
-		c.problem(path, column, "%q is not a custom attribute's name: write a letter and then letters, digits or underscores", name)
+	return kind
+}
+
+// checkDomain looks at the domain of user principal names; whether the tenant has it, the directory must say.
+func (c *compiler) checkDomain(s Spec) {
+	const path = "$.profile.userPrincipalNameDomain"
+	switch {
+	case s.Domain == "":
+	case !domainName.MatchString(s.Domain):
+		c.problem(path, -1, "%q is not a domain: write one of the tenant's verified domains, such as contoso.com", s.Domain)
+	case len(s.Domain) > maxDomain:
+		c.problem(path, -1, "the domain has more than the %d characters that user principal names allow", maxDomain)
+	case strings.TrimSpace(s.UserPrincipalName) == "":
+		c.problem(path, -1, "there is no profile.userPrincipalName to put before the domain: write it, or remove the line")
 	}
 }
 
@@ -196,7 +215,7 @@ func (m *Mapping) Needs(name string) []string {
 // ProfileNeeds returns the destinations whose accounts the user's own record mentions, sorted.
 func (m *Mapping) ProfileNeeds() []string { return needsOf(m.profile()) }
 
-// LinkBack returns the custom attribute that holds exactly the destination's account id, the first by name, and
+// LinkBack returns the attribute that holds exactly the destination's account id, the first by name, and
 // whether there is one.
 func (m *Mapping) LinkBack(name string) (attribute string, ok bool) {
 	for _, a := range m.attributes {
@@ -207,7 +226,7 @@ func (m *Mapping) LinkBack(name string) (attribute string, ok bool) {
 	return "", false
 }
 
-// Attributes returns the short names of all custom attributes that are read or written, sorted: what a read of a
+// Attributes returns the names of all attributes that are read or written, sorted: what a read of a
 // profile must select.
 func (m *Mapping) Attributes() []string {
 	set := map[string]bool{}

@@ -1,11 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,15 +16,9 @@ import (
 
 const (
 	maxDisplayName = 256 // characters, Graph's limit
-	maxLocalPart   = 64  // characters of a user principal name before the @
-	maxPrincipal   = 113 // characters of a user principal name
-	maxAttribute   = 250 // characters of a custom attribute
 	// notCollected is the display name that External ID gives to users whose sign-up did not ask for one.
 	notCollected = "unknown"
 )
-
-// localPart is what Entra ID accepts before the @ of a user principal name.
-var localPart = regexp.MustCompile(`^[A-Za-z0-9'._!#^~-]+$`)
 
 // Signup is what expressions see as signup.
 type Signup struct {
@@ -47,7 +41,8 @@ type Input struct {
 // there now: Change says what of it is to be written. An expression that mentions accounts is left out until each of
 // them is there or skipped, and for good if one that it uses without "?." was skipped.
 //
-// White space in a display name is single and inside; dots in a user principal name likewise. What comes out empty
+// White space in a display name is single and inside; dots in a user principal name likewise, and what the latter cannot
+// have is spelled as slug does it. What comes out empty
 // changes nothing. A result that Entra ID would refuse is left out and named by the error, a permanent *signup.Error
 // with code "mapping"; the patch holds the rest.
 func (m *Mapping) Profile(in Input) (signup.Patch, error) {
@@ -74,7 +69,8 @@ func (m *Mapping) Profile(in Input) (signup.Patch, error) {
 	}
 	desired.DisplayName = tidy(text(m.displayName))
 	if local := tidyDots(text(m.principal)); local != "" {
-		upn, err := principalName(local, in.User.UserPrincipalName)
+		_, domain, _ := strings.Cut(in.User.UserPrincipalName, "@")
+		upn, err := principalName(local, cmp.Or(m.domain, domain))
 		if err != nil {
 			errs = append(errs, fmt.Sprintf("%s: %v", m.principal.where(), err))
 		}
@@ -85,8 +81,8 @@ func (m *Mapping) Profile(in Input) (signup.Patch, error) {
 		switch {
 		case v == "":
 			continue
-		case len([]rune(v)) > maxAttribute:
-			errs = append(errs, fmt.Sprintf("%s is longer than %d characters", a.where(), maxAttribute))
+		case len([]rune(v)) > a.kind.MaxLength():
+			errs = append(errs, fmt.Sprintf("%s is longer than %d characters", a.where(), a.kind.MaxLength()))
 			continue
 		case desired.Attributes == nil:
 			desired.Attributes = map[string]string{}
@@ -321,28 +317,6 @@ func tidy(s string) string {
 		s = strings.TrimSpace(string(r[:maxDisplayName]))
 	}
 	return s
-}
-
-// tidyDots brings dots to single ones inside, as a name without a surname or in another script leaves them over.
-func tidyDots(s string) string {
-	parts := strings.FieldsFunc(strings.TrimSpace(s), func(r rune) bool { return r == '.' })
-	return strings.Join(parts, ".")
-}
-
-// principalName puts the local part before the domain of the current name.
-func principalName(local, current string) (string, error) {
-	_, domain, ok := strings.Cut(current, "@")
-	switch {
-	case !ok || domain == "":
-		return "", fmt.Errorf("the user's present name has no domain")
-	case !localPart.MatchString(local):
-		return "", fmt.Errorf("the result has characters that a user principal name cannot have; put slug() around it")
-	case len(local) > maxLocalPart:
-		return "", fmt.Errorf("the result has more than %d characters", maxLocalPart)
-	case len(local)+1+len(domain) > maxPrincipal:
-		return "", fmt.Errorf("the result with its domain has more than %d characters", maxPrincipal)
-	}
-	return local + "@" + domain, nil
 }
 
 func mappingError(detail string) error {

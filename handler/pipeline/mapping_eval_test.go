@@ -68,11 +68,15 @@ func TestProfileLeavesOutWhatEntraWouldRefuse(t *testing.T) {
 		error string
 	}{
 		{"a mail address as user principal name", pipeline.Spec{DisplayName: "user.givenName", UserPrincipalName: "user.email"}, signup.Patch{DisplayName: "Jane"},
-			"mapping: profile.userPrincipalName: the result has characters that a user principal name cannot have; put slug() around it"},
+			"mapping: profile.userPrincipalName: the result has an @; write only what stands before it"},
 		{"a long user principal name", pipeline.Spec{UserPrincipalName: `repeat("x", 65)`}, signup.Patch{},
 			"mapping: profile.userPrincipalName: the result has more than 64 characters"},
 		{"a long attribute", pipeline.Spec{Attributes: map[string]string{"a": `repeat("x", 251)`, "b": `"y"`}}, signup.Patch{Attributes: map[string]string{"b": "y"}},
 			"mapping: profile.attributes.a is longer than 250 characters"},
+		{"a long extension attribute", pipeline.Spec{Attributes: map[string]string{"extensionAttribute1": `repeat("x", 1025)`, "extensionAttribute2": `repeat("y", 1024)`}},
+			signup.Patch{Attributes: map[string]string{"extensionAttribute2": strings.Repeat("y", 1024)}}, "mapping: profile.attributes.extensionAttribute1 is longer than 1024 characters"},
+		{"a long directory extension", pipeline.Spec{Attributes: map[string]string{directoryExtension: `repeat("x", 251)`}}, signup.Patch{},
+			"mapping: profile.attributes." + directoryExtension + " is longer than 250 characters"},
 		{"an attribute that is no string", pipeline.Spec{DisplayName: "user.attributes.visits"}, signup.Patch{},
 			"mapping: profile.displayName is not a string for this user"},
 		{"a failing expression", pipeline.Spec{DisplayName: `string(int(user.attributes.plan))`, Attributes: map[string]string{"b": `"y"`}},
@@ -90,6 +94,41 @@ func TestProfileLeavesOutWhatEntraWouldRefuse(t *testing.T) {
 			}
 			if err != nil && signup.ClassOf(err) != signup.Permanent {
 				t.Errorf("class %v, want permanent", signup.ClassOf(err))
+			}
+		})
+	}
+}
+
+const directoryExtension = "extension_0123456789abcdef0123456789abcdef_plan"
+
+func TestPrincipalNames(t *testing.T) {
+	const domain = "contoso.onmicrosoft.com"
+	long := strings.Repeat("d", 45) + ".com" // 49 characters
+	tests := []struct{ name, result, configured, present, want, error string }{
+		{"as it is", "Jane.O'Doe-1_x!#^~", "", domain, "Jane.O'Doe-1_x!#^~@" + domain, ""},
+		{"accents", "Zoë.Groß", "", domain, "zoe.gross@" + domain, ""},
+		{"blanks", "Mary Ann.Doe", "", domain, "mary-ann.doe@" + domain, ""},
+		{"another script", "美咲", "", domain, "", ""},
+		{"another script and an id", "美咲.1a2b", "", domain, "1a2b@" + domain, ""},
+		{"a dot at the end", "jane.", "", domain, "jane@" + domain, ""},
+		{"64 characters", strings.Repeat("x", 64), "", domain, strings.Repeat("x", 64) + "@" + domain, ""},
+		{"65 characters", strings.Repeat("x", 65), "", domain, "", "the result has more than 64 characters"},
+		{"the configured domain", "jane", "contoso.com", domain, "jane@contoso.com", ""},
+		{"a domain of 48 characters", "jane", "", long[1:], "jane@" + long[1:], ""},
+		{"a domain of 49 characters", "jane", "", long, "", "the domain has more than 48 characters; name another in profile.userPrincipalNameDomain"},
+		{"no domain", "jane", "", "", "", "the user's present name has no domain"},
+		{"no domain, one configured", "jane", "contoso.com", "", "jane@contoso.com", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			u := jane()
+			u.Surname, u.UserPrincipalName = tt.result, janeID+"@"+tt.present
+			got, err := compile(t, pipeline.Spec{UserPrincipalName: "user.surname", Domain: tt.configured}).Profile(pipeline.Input{User: u})
+			if got.UserPrincipalName != tt.want {
+				t.Errorf("got %q, want %q", got.UserPrincipalName, tt.want)
+			}
+			if text := strings.TrimPrefix(message(err), "mapping: profile.userPrincipalName: "); text != tt.error {
+				t.Errorf("got error %q, want %q", text, tt.error)
 			}
 		})
 	}

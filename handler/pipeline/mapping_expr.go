@@ -38,7 +38,7 @@ type expression struct {
 	program    *vm.Program
 	needs      []string // destinations whose accounts it mentions, sorted
 	must       []string // those of needs that it uses without "?.", sorted
-	attributes []string // custom attributes it reads, sorted
+	attributes []string // attributes it reads, sorted
 	linkBack   string   // the destination, if the expression is its account's id and nothing else
 }
 
@@ -61,7 +61,7 @@ type userScope struct {
 	City              string         `expr:"city" doc:"The city."`
 	PreferredLanguage string         `expr:"preferredLanguage" doc:"The preferred language, such as de-DE."`
 	Created           time.Time      `expr:"created" doc:"When the user was created; a time."`
-	Attributes        map[string]any `expr:"attributes" doc:"Custom attributes by short name: user.attributes.marketingOptIn."`
+	Attributes        map[string]any `expr:"attributes" doc:"Custom attributes by short name, user.attributes.marketingOptIn; extensionAttribute1 to extensionAttribute15; directory extensions of other apps by their full name."`
 }
 
 type signupScope struct {

@@ -68,6 +68,53 @@ func TestLinkBackIsTheAccountIDAndNothingElse(t *testing.T) {
 	}
 }
 
+// Every kind of attribute is read, written and linked back by its name in the configuration.
+func TestAttributesOfEveryKind(t *testing.T) {
+	m := compile(t, pipeline.Spec{
+		Attributes: map[string]string{directoryExtension: "accounts.billing?.id", "extensionAttribute7": "user.attributes.extensionAttribute15"},
+		Destinations: []pipeline.DestinationSpec{{Name: "billing", When: `user.attributes.extensionAttribute1 == "yes"`,
+			Record: map[string]any{"plan": "user.attributes." + directoryExtension}}},
+	})
+	want := []string{"extensionAttribute1", "extensionAttribute15", "extensionAttribute7", directoryExtension}
+	if diff := cmp.Diff(want, m.Attributes()); diff != "" {
+		t.Errorf("Attributes (-want +got):\n%s", diff)
+	}
+	if attribute, ok := m.LinkBack("billing"); attribute != directoryExtension || !ok {
+		t.Errorf("LinkBack: got %q, %v", attribute, ok)
+	}
+	u := jane()
+	u.Attributes = map[string]any{"extensionAttribute1": "yes", "extensionAttribute15": "north", directoryExtension: "gold"}
+	record, wanted, err := m.Want("billing", pipeline.Input{User: u})
+	if diff := cmp.Diff(map[string]any{"plan": "gold"}, record); diff != "" || !wanted || err != nil {
+		t.Errorf("Want: %v, %v (-want +got):\n%s", wanted, err, diff)
+	}
+	got, err := m.Profile(pipeline.Input{User: u, Accounts: map[string]pipeline.AccountView{"billing": {ID: "cus_1"}}})
+	if diff := cmp.Diff(map[string]string{"extensionAttribute7": "north", directoryExtension: "cus_1"}, got.Attributes); diff != "" || err != nil {
+		t.Errorf("Profile: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestTheDomainOfUserPrincipalNames(t *testing.T) {
+	const name = "short(user.id)"
+	for _, tt := range []struct{ domain, principal, want string }{
+		{"contoso.com", name, ""},
+		{"login.contoso-2.co.uk", name, ""},
+		{"contoso.com", "", "there is no profile.userPrincipalName to put before the domain: write it, or remove the line"},
+		{"@contoso.com", name, `"@contoso.com" is not a domain`}, {"contoso..com", name, "is not a domain"}, {"-a.com", name, "is not a domain"},
+		{"contoso.com.", name, "is not a domain"}, {"10.0.0.1", name, "is not a domain"}, {"zoë.com", name, "is not a domain"},
+		{strings.Repeat("d", 45) + ".com", name, "more than the 48 characters"},
+	} {
+		_, problems := pipeline.Compile(pipeline.Spec{UserPrincipalName: tt.principal, Domain: tt.domain})
+		got := ""
+		if len(problems) > 0 {
+			got = problems[0].Path + " " + problems[0].Message
+		}
+		if len(problems) > 1 || (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) || got != "" && !strings.HasPrefix(got, "$.profile.userPrincipalNameDomain ") {
+			t.Errorf("%s: got %q, want %q", tt.domain, got, tt.want)
+		}
+	}
+}
+
 // TestCompileRefuses has the exact text and place of each problem of one expression in a record.
 func TestCompileRefuses(t *testing.T) {
 	const literal = `; text stands in quotes of its own`
@@ -92,7 +139,10 @@ func TestCompileRefuses(t *testing.T) {
 		{`user.attributes`, `5: user.attributes needs a custom attribute's name written out, as in user.attributes.company`},
 		{`user.attributes[user.email]`, `21: the custom attribute must be known before the run: write its name, as in user.attributes.company`},
 		{`user.attributes["a b"]`, `16: "a b" is not a custom attribute's name: write a letter and then letters, digits or underscores`},
-		{`user.attributes.extension_0a_plan`, `16: write the short name of the custom attribute, "plan": the extensions app's id is added here`},
+		{`user.attributes.extension_0a_plan`, `16: the app's id in "extension_0a_plan" does not have 32 hexadecimal digits; of a custom attribute the short name is enough: plan`},
+		{`user.attributes.extensionAttribute16`, `16: there is no "extensionAttribute16": there are extensionAttribute1 to extensionAttribute15`},
+		{`user.attributes.employeeId`, `16: "employeeId" is a property of every user and no attribute: take extensionAttribute1 to extensionAttribute15 or a custom attribute; ` +
+			`one that is called so is written in full, extension_<app id>_employeeId`},
 		{`user.attributes.a.b`, `18: a custom attribute is a string, bool or number and has no members`},
 		{`accounts`, `0: accounts needs a destination's name written out, as in accounts.billing?.id or accounts["my-crm"]?.id`},
 		{`accounts[user.email].id`, `0: accounts needs a destination's name written out, as in accounts.billing?.id or accounts["my-crm"]?.id`},
@@ -135,7 +185,8 @@ func TestCompileReportsEverythingAtOnceInOrder(t *testing.T) {
 	_, problems := pipeline.Compile(pipeline.Spec{
 		DisplayName:       "user.emailVerified",
 		UserPrincipalName: "slug(user.nickname)",
-		Attributes:        map[string]string{"extension_1f_plan": `"x"`, "b": "1 + 1"},
+		Domain:            "contoso",
+		Attributes:        map[string]string{"extension_1f_plan": `"x"`, "b": "1 + 1", "plan": `"x"`, "Plan": `"x"`, "extensionAttribute0": `"x"`},
 		Destinations: []pipeline.DestinationSpec{
 			{Name: "profile", When: `"yes"`},
 			{Name: "CRM"},
@@ -153,8 +204,11 @@ func TestCompileReportsEverythingAtOnceInOrder(t *testing.T) {
 	want := []string{
 		`$.profile.displayName@0 the expression yields a bool, but a string is wanted here`,
 		`$.profile.userPrincipalName@10 user has no member "nickname": there are id, displayName, givenName, surname, userPrincipalName, email, emailVerified, country, city, preferredLanguage, created, attributes`,
+		`$.profile.userPrincipalNameDomain@-1 "contoso" is not a domain: write one of the tenant's verified domains, such as contoso.com`,
 		`$.profile.attributes.b@0 the expression yields a number, but a string is wanted here`,
-		`$.profile.attributes.extension_1f_plan@-1 write the short name of the custom attribute, "plan": the extensions app's id is added here`,
+		`$.profile.attributes.extensionAttribute0@-1 there is no "extensionAttribute0": there are extensionAttribute1 to extensionAttribute15`,
+		`$.profile.attributes.extension_1f_plan@-1 the app's id in "extension_1f_plan" does not have 32 hexadecimal digits; of a custom attribute the short name is enough: plan`,
+		`$.profile.attributes.plan@-1 is the same attribute as Plan: remove one`,
 		`$.destinations[0].name@-1 "profile" is reserved for the user's own record: choose another name`,
 		`$.destinations[0].when@0 the expression yields a string, but true or false is wanted here`,
 		`$.destinations[1].name@-1 "CRM" is not a destination's name: write a lower-case letter and then up to 30 lower-case letters, digits or hyphens`,

@@ -1,9 +1,11 @@
 package pipeline_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -231,34 +233,95 @@ func TestAUserThatKillsTheProgramIsWorkedAloneAndThenNotAtAll(t *testing.T) {
 }
 
 func TestATakenNameDoesNotWithholdTheLinkBack(t *testing.T) {
+	const domain = "@contoso.onmicrosoft.com"
+	const generated = "75b523ca-d064-4ddf-80af-000000000001"
+	long := strings.Repeat("x", 62)
 	for name, c := range map[string]struct {
-		taken []string
-		want  string
+		upn     string // the expression
+		taken   []string
+		want    string
+		patches int
 	}{
-		"once":  {[]string{"ana.nr1@contoso.onmicrosoft.com"}, "ana.nr1-75b523ca@contoso.onmicrosoft.com"},
-		"twice": {[]string{"ana.nr1@contoso.onmicrosoft.com", "ana.nr1-75b523ca@contoso.onmicrosoft.com"}, "75b523ca-d064-4ddf-80af-000000000001@contoso.onmicrosoft.com"},
+		"not":               {"", nil, "ana.nr1", 1},
+		"once":              {"", []string{"ana.nr1"}, "ana.nr12", 2},
+		"twice":             {"", []string{"ana.nr1", "ana.nr12"}, "ana.nr13", 3},
+		"three times":       {"", []string{"ana.nr1", "ana.nr12", "ana.nr13"}, "ana.nr1-75b523ca", 4},
+		"always":            {"", []string{"ana.nr1", "ana.nr12", "ana.nr13", "ana.nr1-75b523ca"}, generated, 5},
+		"with the id":       {`"ana." + short(user.id)`, []string{"ana.75b523ca"}, "ana.75b523ca2", 2},
+		"always, with it":   {`"ana." + short(user.id)`, []string{"ana.75b523ca", "ana.75b523ca2", "ana.75b523ca3"}, generated, 4},
+		"as long as can be": {`"` + long + `.y"`, []string{long + ".y"}, long + "2", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				w := newWorld(t, spec())
+				s := spec()
+				s.UserPrincipalName = cmp.Or(c.upn, s.UserPrincipalName)
+				w := newWorld(t, s)
 				w.users.patch = func(_ signup.UserID, p signup.Patch) error {
-					for _, n := range c.taken {
-						if p.UserPrincipalName == n {
-							return &signup.Error{Class: signup.Permanent, Code: "upn-taken", Status: 400}
-						}
+					if local, _, _ := strings.Cut(p.UserPrincipalName, "@"); slices.Contains(c.taken, local) {
+						return &signup.Error{Class: signup.Permanent, Code: "upn-taken", Status: 400}
 					}
 					return nil
 				}
 				id := w.signUp(1)
 				w.mustRun(time.Minute)
 				u := w.users.all[id]
-				if u.UserPrincipalName != c.want || u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
+				if u.UserPrincipalName != c.want+domain || u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
 					t.Errorf("got %+v", u)
 				}
 				w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+				if n := len(w.users.patches); n != c.patches {
+					t.Errorf("got %d patches, want %d", n, c.patches)
+				}
 			})
 		})
 	}
+}
+
+// A lost answer does not cost the user a second name: the one that was written is no longer generated.
+func TestANameThatWasWrittenBeforeTheAnswerWasLostStays(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		id := w.signUp(1)
+		lost := true
+		w.users.patch = func(_ signup.UserID, p signup.Patch) error {
+			switch local, _, _ := strings.Cut(p.UserPrincipalName, "@"); {
+			case local == "ana.nr1":
+				return &signup.Error{Class: signup.Permanent, Code: "upn-taken", Status: 400}
+			case lost:
+				lost = false
+				u := w.users.all[id] // the effect, without the rest of it
+				u.UserPrincipalName = p.UserPrincipalName
+				w.users.all[id] = u
+				return errors.New("the answer is lost")
+			}
+			return nil
+		}
+		w.mustRun(time.Minute)
+		w.mustRun(time.Hour)
+		if u := w.users.all[id]; u.UserPrincipalName != "ana.nr12@contoso.onmicrosoft.com" || u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
+			t.Errorf("got %+v", u)
+		}
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}
+
+// A name that the directory does not take is told of, and the rest is written all the same.
+func TestARefusedNameDoesNotWithholdTheLinkBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.users.patch = func(_ signup.UserID, p signup.Patch) error {
+			if p.UserPrincipalName != "" {
+				return &signup.Error{Class: signup.Permanent, Code: "upn-invalid", Status: 400}
+			}
+			return nil
+		}
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		if u := w.users.all[id]; !u.HasGeneratedUPN() || u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
+			t.Errorf("got %+v", u)
+		}
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: failed upn-invalid")
+	})
 }
 
 func TestObserveSendsNothing(t *testing.T) {

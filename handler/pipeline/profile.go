@@ -1,10 +1,10 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -46,28 +46,34 @@ func (j *job) learned(needs []string) bool {
 	})
 }
 
-// update patches a user. A user principal name that somebody else has is tried once more with the beginning of the
-// user's id behind it, and then left out: a name is no reason to withhold the link-backs.
+// update patches a user. While somebody else has the user principal name the next candidate is tried; when all are
+// taken, or the directory does not take the name, it is left out: a name is no reason to withhold the link-backs.
 func (r *run) update(ctx context.Context, id signup.UserID, p signup.Patch) error {
-	err := r.Directory.Update(ctx, id, p)
-	if !taken(err) {
-		return err
+	if p.UserPrincipalName == "" {
+		return r.Directory.Update(ctx, id, p)
 	}
-	local, domain, _ := strings.Cut(p.UserPrincipalName, "@")
-	if suffix := string(id[:8]); !strings.HasSuffix(local, suffix) {
-		p.UserPrincipalName = local[:min(len(local), 55)] + "-" + suffix + "@" + domain
-		if err = r.Directory.Update(ctx, id, p); !taken(err) {
-			return err
+	var err error
+	for _, p.UserPrincipalName = range candidates(p.UserPrincipalName, id) {
+		if err = r.Directory.Update(ctx, id, p); !refusedFor(err, "upn-taken") {
+			break
 		}
 	}
-	r.log.Error("the user principal name is taken by someone else; the user keeps the generated one", "user", id)
-	if p.UserPrincipalName = ""; p.Empty() {
-		return nil
+	switch {
+	case refusedFor(err, "upn-taken"):
+		r.log.Error("the user principal name is taken by someone else; the user keeps the generated one", "user", id)
+		err = nil
+	case refusedFor(err, "upn-invalid"):
+	default:
+		return err
 	}
-	return r.Directory.Update(ctx, id, p)
+	if p.UserPrincipalName = ""; p.Empty() {
+		return err
+	}
+	return cmp.Or(r.Directory.Update(ctx, id, p), err)
 }
 
-func taken(err error) bool {
+// refusedFor reports that the directory has refused a patch for this reason.
+func refusedFor(err error, code string) bool {
 	e, ok := errors.AsType[*signup.Error](err)
-	return ok && e.Code == "upn-taken"
+	return ok && e.Code == code
 }
