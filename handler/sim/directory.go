@@ -13,9 +13,10 @@ const (
 	extensionPrefix  = "extension_6ea3bc85aec24b1c92ff4a117afb6621_"
 )
 
-// attribute is a custom attribute; it has the type of the first value collected, and is a String until then.
+// attribute is a directory extension; a custom attribute has the type of the first value collected, and is a String
+// until then.
 type attribute struct {
-	short    string
+	name     string // extension_<app id without dashes>_<short name>
 	id       string
 	dataType string
 }
@@ -29,9 +30,8 @@ func (a *attribute) kind() string {
 
 // attribute finds one by its full name.
 func (t *Tenant) attribute(name string) *attribute {
-	short, found := strings.CutPrefix(name, extensionPrefix)
-	i := slices.IndexFunc(t.attrs, func(a attribute) bool { return a.short == short })
-	if !found || i < 0 {
+	i := slices.IndexFunc(t.attrs, func(a attribute) bool { return a.name == name })
+	if i < 0 {
 		return nil
 	}
 	return &t.attrs[i]
@@ -41,7 +41,7 @@ func (t *Tenant) attribute(name string) *attribute {
 func (t *Tenant) collect(short string, value any) {
 	a := t.attribute(extensionPrefix + short)
 	if a == nil {
-		t.attrs = append(t.attrs, attribute{short: short, id: guid(t.ids)})
+		t.attrs = append(t.attrs, attribute{name: extensionPrefix + short, id: guid(t.ids)})
 		a = &t.attrs[len(t.attrs)-1]
 	}
 	if a.dataType != "" {
@@ -87,16 +87,20 @@ func (t *Tenant) listApplications(c *graphCall) reply {
 
 // listExtensions serves the extension properties of an application (docs: List extensionProperties).
 func (t *Tenant) listExtensions(c *graphCall) reply {
-	rows := []map[string]any{}
+	prefix := extensionPrefix
 	switch c.vars[0] {
 	case extensionsObject:
-		for _, a := range t.attrs {
-			rows = append(rows, map[string]any{"id": a.id, "deletedDateTime": nil, "appDisplayName": "", "dataType": a.kind(),
-				"isMultiValued": false, "isSyncedFromOnPremises": false, "name": extensionPrefix + a.short, "targetObjects": []string{"User"}})
-		}
 	case ownObject:
+		prefix = "extension_" + strings.ReplaceAll(c.app, "-", "") + "_"
 	default:
 		return notFound(c.vars[0])
+	}
+	rows := []map[string]any{}
+	for _, a := range t.attrs {
+		if strings.HasPrefix(a.name, prefix) {
+			rows = append(rows, map[string]any{"id": a.id, "deletedDateTime": nil, "appDisplayName": "", "dataType": a.kind(),
+				"isMultiValued": false, "isSyncedFromOnPremises": false, "name": a.name, "targetObjects": []string{"User"}})
+		}
 	}
 	return ok(t.wholeList(c, "applications('"+c.vars[0]+"')/extensionProperties", rows))
 }

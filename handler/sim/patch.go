@@ -10,8 +10,13 @@ import (
 	"strings"
 )
 
-// maxExtension is the longest string value of an extension property (docs: service limits of external tenants).
-const maxExtension = 250
+// maxExtension is the longest string value of an extension property (docs: service limits of external tenants), and
+// maxExtensionAttribute that of extensionAttribute1 to 15 (docs: user resource), which are in one property.
+const (
+	maxExtension          = 250
+	maxExtensionAttribute = 1024
+	onPremises            = "onPremisesExtensionAttributes"
+)
 
 // writableText are the string properties that a patch can set, and their largest lengths (docs: user resource).
 var writableText = map[string]int{"displayName": 256, "givenName": 64, "surname": 64, "mail": 113, "jobTitle": 128,
@@ -19,7 +24,10 @@ var writableText = map[string]int{"displayName": 256, "givenName": 64, "surname"
 	"companyName": 64, "department": 64, "postalCode": 40, "state": 128, "streetAddress": 1024, "officeLocation": 128}
 
 // readOnly are properties that nobody can patch.
-var readOnly = []string{"id", "createdDateTime", "creationType", "externalUserStateChangeDateTime", "proxyAddresses"}
+var readOnly = []string{"id", "createdDateTime", "creationType", "externalUserStateChangeDateTime", "proxyAddresses", "onPremisesSyncEnabled"}
+
+// mastered are those that a directory on premises keeps for itself, of the users that come from it.
+var mastered = []string{onPremises, "displayName", "givenName", "surname", "userPrincipalName", "mail"}
 
 // patchUser changes a user (docs: Update user); nothing is applied unless everything is valid.
 func (t *Tenant) patchUser(c *graphCall) reply {
@@ -52,8 +60,11 @@ func (t *Tenant) patchUser(c *graphCall) reply {
 			continue
 		}
 		after[n] = patch[n]
-		if n == "userPrincipalName" {
+		switch n {
+		case "userPrincipalName":
 			after["identities"] = renamed(before["identities"], patch[n])
+		case onPremises:
+			after[n] = mergedAttributes(before[n], patch[n])
 		}
 	}
 	t.writeUser(u, after, c.now)
@@ -65,6 +76,10 @@ func (t *Tenant) patchUser(c *graphCall) reply {
 func (t *Tenant) checkProperty(u *resident, name string, value any) *reply {
 	var r reply
 	switch {
+	case u.truth()["onPremisesSyncEnabled"] == true && slices.Contains(mastered, name):
+		r = invalid("Unable to update the specified properties for on-premises mastered Directory Sync objects or objects currently undergoing migration.")
+	case name == onPremises:
+		return checkExtensionAttributes(value)
 	case name == "userPrincipalName":
 		return t.checkUPN(u, value)
 	case strings.HasPrefix(name, "extension_"):
@@ -113,6 +128,58 @@ func (t *Tenant) checkExtension(name string, value any) *reply {
 	}
 	r := invalidValue(name)
 	return &r
+}
+
+// extensionAttributes are the properties of onPremisesExtensionAttributes.
+var extensionAttributes = []string{"extensionAttribute1", "extensionAttribute2", "extensionAttribute3", "extensionAttribute4", "extensionAttribute5",
+	"extensionAttribute6", "extensionAttribute7", "extensionAttribute8", "extensionAttribute9", "extensionAttribute10",
+	"extensionAttribute11", "extensionAttribute12", "extensionAttribute13", "extensionAttribute14", "extensionAttribute15"}
+
+func checkExtensionAttributes(value any) *reply {
+	set, ok := value.(map[string]any)
+	if !ok {
+		r := invalidValue(onPremises)
+		return &r
+	}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		text, isText := set[name].(string)
+		switch {
+		case !slices.Contains(extensionAttributes, name):
+			r := invalid("Invalid property '" + name + "'.")
+			return &r
+		case set[name] == nil || isText && text != "" && len([]rune(text)) <= maxExtensionAttribute:
+		default:
+			r := invalidValue(name)
+			return &r
+		}
+	}
+	return nil
+}
+
+// mergedAttributes changes what a patch names, and nothing else (OData 4.0, 11.4.3; docs: extensibility overview, where one is
+// set and another removed by null).
+func mergedAttributes(before, patch any) map[string]any {
+	old, _ := before.(map[string]any)
+	set := maps.Clone(old)
+	if set == nil {
+		set = map[string]any{}
+	}
+	for name, v := range patch.(map[string]any) {
+		if set[name] = v; v == nil {
+			delete(set, name)
+		}
+	}
+	return set
+}
+
+// allAttributes is how the property is served: all fifteen, with null for those without a value.
+func allAttributes(v any) map[string]any {
+	have, _ := v.(map[string]any)
+	set := make(map[string]any, len(extensionAttributes))
+	for _, name := range extensionAttributes {
+		set[name] = have[name]
+	}
+	return set
 }
 
 // checkUPN applies the rules of user principal names (docs: password policies, userPrincipalName policies).

@@ -33,6 +33,7 @@ type Person struct {
 	DisplayName string         // likewise; without one a user is called "unknown"
 	IdP         string         // the social identity provider, as the sign-up log names it; "" = Google
 	Attributes  map[string]any // custom attributes by short name: string, bool or a number
+	Synced      bool           // comes from an on-premises directory, which keeps some properties for itself
 	AuditLag    *time.Duration // until the log rows show; nil = by chance
 	ReplicaLag  *time.Duration // until the user can be read; nil = by chance, for each replica
 	IndexLag    *time.Duration // until the user is in lists; nil = as ReplicaLag, or by chance
@@ -135,6 +136,9 @@ func (t *Tenant) newProperties(p Person, id signup.UserID, now time.Time, chance
 	props["identities"] = append(identities, identity("userPrincipalName", t.o.Domain, upn))
 	for short, v := range p.Attributes {
 		props[extensionPrefix+short] = v
+	}
+	if p.Synced {
+		props["onPremisesSyncEnabled"] = true
 	}
 	return props
 }

@@ -20,6 +20,7 @@
 //   - A throttled call counts towards the limit that it broke.
 //   - A $select or a patch that names an extension property which does not exist is refused as a whole.
 //   - An extension property without a value is left out of the answer, even if selected.
+//   - Who is synchronised from an on-premises directory keeps the names and extension attributes from there.
 //   - A user principal name stays taken while its owner is in the recycle bin.
 //   - A patched userPrincipalName also changes the identity of that type.
 //   - A Graph token's audience is https://graph.microsoft.com, whatever address Graph is called at.
@@ -82,7 +83,7 @@ type TenantOptions struct {
 	Clock      signup.Clock // nil = the wall clock
 	Seed       uint64       //
 	Type       TenantType   //
-	Attributes []string     // short names of the custom attributes on the b2c-extensions-app
+	Attributes []string     // short names of the custom attributes on the b2c-extensions-app; full names of other apps' extensions
 
 	StrictAuditFilter bool          // refuse the clauses that no page lists: category, result, operationType, gt, $orderby
 	AuditOrder        Order         //
@@ -146,7 +147,10 @@ func NewTenant(o TenantOptions) *Tenant {
 	setDefault(&t.o.Replicas, 3)
 	t.Faults.Seed(o.Seed)
 	for _, name := range o.Attributes {
-		t.attrs = append(t.attrs, attribute{short: name, id: guid(t.ids)})
+		if !strings.HasPrefix(name, "extension_") {
+			name = extensionPrefix + name
+		}
+		t.attrs = append(t.attrs, attribute{name: name, id: guid(t.ids)})
 	}
 	t.audits.order = o.AuditOrder
 	return t

@@ -33,7 +33,8 @@ var defaultProperties = []string{"businessPhones", "displayName", "givenName", "
 // selectable are the further properties that this simulation knows.
 var selectable = []string{"otherMails", "identities", "creationType", "createdDateTime", "userType", "externalUserState",
 	"externalUserStateChangeDateTime", "accountEnabled", "country", "city", "employeeId", "usageLocation", "companyName",
-	"department", "postalCode", "state", "streetAddress", "proxyAddresses", "onPremisesExtensionAttributes"}
+	"department", "postalCode", "state", "streetAddress", "proxyAddresses", "onPremisesExtensionAttributes",
+	"onPremisesSyncEnabled"}
 
 // maxIn is how many values "in" takes (docs: filter query parameter: 15 expressions in a filter clause).
 const maxIn = 15
@@ -108,6 +109,9 @@ func project(props map[string]any, names []string) map[string]any {
 		}
 		if !has && (n == "businessPhones" || n == "proxyAddresses" || n == "otherMails") {
 			v = []any{}
+		}
+		if n == onPremises {
+			v = allAttributes(v)
 		}
 		out[n] = v
 	}

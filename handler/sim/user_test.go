@@ -260,7 +260,8 @@ func TestRedeem(t *testing.T) {
 
 func TestPatchRules(t *testing.T) {
 	o := calm()
-	o.Attributes = []string{"stripeCustomerId", "marketingOptIn"}
+	const foreign = "extension_0123456789abcdef0123456789abcdef_plan"
+	o.Attributes = []string{"stripeCustomerId", "marketingOptIn", foreign}
 	o.Domains = []string{"contoso.example"}
 	r := serve(t, o)
 	id := r.tenant.SignUp(sim.Person{Email: "jane@example.com", Attributes: map[string]any{"marketingOptIn": true}})
@@ -269,6 +270,7 @@ func TestPatchRules(t *testing.T) {
 	r.tenant.Delete(gone)
 	stripe, opt := r.tenant.Extension("stripeCustomerId"), r.tenant.Extension("marketingOptIn")
 	upn := func(s string) string { return `{"userPrincipalName":"` + s + `"}` }
+	fifteen := func(s string) string { return `{"displayName":"Jane Doe","onPremisesExtensionAttributes":` + s + `}` }
 	tests := []struct {
 		name, body string
 		status     int
@@ -282,6 +284,14 @@ func TestPatchRules(t *testing.T) {
 		{"boolean extension", `{"` + opt + `":false}`, 204, ""},
 		{"boolean extension as text", `{"` + opt + `":"false"}`, 400, "Invalid value"},
 		{"missing extension", `{"displayName":"Not applied","` + r.tenant.Extension("x") + `":"1"}`, 400, "The following extension properties are not available"},
+		{"extension of another app", `{"` + foreign + `":"gold"}`, 204, ""},
+		{"missing extension of another app", `{"` + foreign + `2":"gold"}`, 400, "The following extension properties are not available"},
+		{"extension attributes", fifteen(`{"extensionAttribute1":"a","extensionAttribute15":"` + strings.Repeat("é", 1024) + `"}`), 204, ""},
+		{"extension attribute of 1,025 characters", fifteen(`{"extensionAttribute1":"` + strings.Repeat("x", 1025) + `"}`), 400, "extensionAttribute1"},
+		{"extension attribute 16", fifteen(`{"extensionAttribute16":"a"}`), 400, "extensionAttribute16"},
+		{"extension attribute of another type", fifteen(`{"extensionAttribute1":1}`), 400, "extensionAttribute1"},
+		{"extension attributes, all at once", fifteen(`null`), 400, "onPremisesExtensionAttributes"},
+		{"extension attribute outside", `{"extensionAttribute1":"a"}`, 400, "extensionAttribute1"},
 		{"extension cleared", `{"` + opt + `":null}`, 204, ""},
 		{"unknown property", `{"displayName":"Not applied","shoeSize":"44"}`, 400, "shoeSize"},
 		{"read-only property", `{"id":"x"}`, 400, "read-only"},
@@ -333,5 +343,50 @@ func TestPatchRules(t *testing.T) {
 		if a := r.patch(id, body); a.status != 204 || r.tenant.SuspiciousEmptyPatches() != i+1 {
 			t.Errorf("%s: got %d, %d counted", body, a.status, r.tenant.SuspiciousEmptyPatches())
 		}
+	}
+}
+
+// What a patch does not name of the extension attributes stays, and null takes one away.
+func TestExtensionAttributes(t *testing.T) {
+	r := serve(t, calm())
+	id := r.tenant.SignUp(sim.Person{Email: "jane@example.com"})
+	want := map[string]any{}
+	for i := range 15 {
+		want[fmt.Sprintf("extensionAttribute%d", i+1)] = nil
+	}
+	for _, step := range []struct {
+		patch string
+		set   map[string]any
+	}{
+		{"", nil},
+		{`{"extensionAttribute1":"a","extensionAttribute2":"b"}`, map[string]any{"extensionAttribute1": "a", "extensionAttribute2": "b"}},
+		{`{"extensionAttribute2":"c","extensionAttribute15":"d"}`, map[string]any{"extensionAttribute2": "c", "extensionAttribute15": "d"}},
+		{`{"extensionAttribute1":null,"extensionAttribute3":null}`, map[string]any{"extensionAttribute1": nil}},
+	} {
+		if step.patch != "" {
+			if a := r.patch(id, `{"onPremisesExtensionAttributes":`+step.patch+`}`); a.status != 204 {
+				t.Fatalf("%s: got %d %s", step.patch, a.status, a.raw)
+			}
+		}
+		for name, v := range step.set {
+			want[name] = v
+		}
+		got := r.get(users+"/"+string(id), "$select", "onPremisesExtensionAttributes").body["onPremisesExtensionAttributes"]
+		if diff := cmp.Diff(got, any(want)); diff != "" {
+			t.Errorf("after %s (-got +want):\n%s", step.patch, diff)
+		}
+	}
+	r.want(r.get(users+"/"+string(id), "$select", "extensionAttribute1"), 400, "BadRequest")
+	if _, has := r.get(users + "/" + string(id)).body["onPremisesExtensionAttributes"]; has {
+		t.Error("came without $select")
+	}
+	synced := r.tenant.SignUp(sim.Person{Email: "joan@example.com", Synced: true})
+	for _, body := range []string{`{"onPremisesExtensionAttributes":{"extensionAttribute1":"a"}}`, `{"displayName":"Joan"}`} {
+		if a := r.patch(synced, body); a.status != 400 || !strings.Contains(a.message(), "on-premises mastered") {
+			t.Errorf("synchronised, %s: got %d %s", body, a.status, a.raw)
+		}
+	}
+	if a := r.patch(synced, `{"country":"AU"}`); a.status != 204 {
+		t.Errorf("synchronised: got %d %s", a.status, a.raw)
 	}
 }
