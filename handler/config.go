@@ -38,10 +38,11 @@ type SignupsConfig struct {
 
 // ProfileConfig says what is written to the user's own record.
 type ProfileConfig struct {
-	DisplayName       Expression            `json:"displayName" doc:"The display name; written only while the present one is empty or unknown."`
-	UserPrincipalName Expression            `json:"userPrincipalName" doc:"The user principal name before the @; written only while the present one is the user's id."`
-	Attributes        map[string]Expression `json:"attributes" doc:"Custom attributes by short name, such as a destination's account id."`
-	ExtensionsApp     string                `json:"extensionsApp" form:"guid" doc:"The application id of b2c-extensions-app, where it cannot be looked up."`
+	DisplayName             Expression            `json:"displayName" doc:"The display name; written only while the present one is empty or unknown."`
+	UserPrincipalName       Expression            `json:"userPrincipalName" doc:"The user principal name before the @; written only while the present one is the user's id. If somebody else has it, 2, 3 and the beginning of the user's id are tried behind it."`
+	UserPrincipalNameDomain string                `json:"userPrincipalNameDomain" doc:"The domain behind the @, one that the tenant has verified; absent is the user's present one."`
+	Attributes              map[string]Expression `json:"attributes" doc:"Attributes by name, such as a destination's account id: custom attributes by short name, extensionAttribute1 to extensionAttribute15 of cloud-only users, and directory extensions of other apps by their full name, extension_APPID_NAME, with the app's id without dashes."`
+	ExtensionsApp           string                `json:"extensionsApp" form:"guid" doc:"The application id of b2c-extensions-app, where it cannot be looked up."`
 }
 
 // DestinationConfig is one destination.
@@ -145,7 +146,8 @@ func (r *reader) check(c *Config) {
 	if p := c.Profile; len(c.Destinations) == 0 && p.DisplayName == "" && p.UserPrincipalName == "" && len(p.Attributes) == 0 {
 		r.problem("$.destinations", "there is nothing to do: name at least one destination, or something to write to the profile")
 	}
-	spec := pipeline.Spec{DisplayName: string(c.Profile.DisplayName), UserPrincipalName: string(c.Profile.UserPrincipalName), Attributes: map[string]string{}}
+	spec := pipeline.Spec{DisplayName: string(c.Profile.DisplayName), UserPrincipalName: string(c.Profile.UserPrincipalName),
+		Domain: c.Profile.UserPrincipalNameDomain, Attributes: map[string]string{}}
 	for name, e := range c.Profile.Attributes {
 		spec.Attributes[name] = string(e)
 	}

@@ -155,7 +155,8 @@ func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
 	}
 	a.tenant, err = entra.Open(entra.Options{
 		GraphURL: a.env.Graph, Credential: credential, HTTP: a.http, Clock: a.env.Clock, Log: log,
-		Attributes: a.config.Mapping.Attributes(), ExtensionsApp: a.config.Profile.ExtensionsApp, AuditRetention: a.config.Sync.AuditRetention,
+		Attributes: a.config.Mapping.Attributes(), ExtensionsApp: a.config.Profile.ExtensionsApp, Domain: a.config.Profile.UserPrincipalNameDomain,
+		AuditRetention: a.config.Sync.AuditRetention,
 	})
 	return err
 }

@@ -37,8 +37,9 @@ type Options struct {
 	Jitter     func(time.Duration) time.Duration // from a full pause to the one to use; nil takes one half to all of it
 	Timeout    time.Duration                     // of one try, token and answer included; 0 is 30 s
 
-	Attributes     []string      // short names of the custom attributes to read, as in user.attributes.NAME
-	ExtensionsApp  string        // client id of the app that owns them; "" looks for the b2c-extensions-app
+	Attributes     []string      // the attributes to read, by their names in the configuration; see signup.AttributeKind
+	ExtensionsApp  string        // client id of the app that owns the custom ones; "" looks for the b2c-extensions-app
+	Domain         string        // that user principal names are to have; "" = none in particular
 	AuditRetention time.Duration // how far back the audit log goes; 0 is 7 days, what an external tenant keeps
 }
 
@@ -47,6 +48,7 @@ type Tenant struct {
 	client      *client
 	attributes  []string
 	extensions  extensions
+	domain      upnDomain
 	audit       *audit
 	directory   *directory
 	undecodable atomic.Int64
@@ -92,7 +94,8 @@ func Open(o Options) (*Tenant, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{app: app, turn: make(chan struct{}, 1)}}
+	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{app: app, turn: make(chan struct{}, 1)},
+		domain: upnDomain{name: o.Domain, turn: make(chan struct{}, 1)}}
 	t.audit = &audit{tenant: t, retention: o.AuditRetention}
 	t.directory = &directory{tenant: t}
 	return t, nil
@@ -153,7 +156,8 @@ func (t *Tenant) Calls() int64 {
 	return sum
 }
 
-// Check gets a token, reads one user's id, and looks up the custom attributes if there are any. It changes nothing.
+// Check gets a token, reads one user's id, looks up the custom attributes if there are any, and compares the configured
+// domain, if there is one, with the tenant's. It changes nothing.
 func (t *Tenant) Check(ctx context.Context) error {
 	err := t.client.do(ctx, request{
 		kind: profileCall,
@@ -171,6 +175,6 @@ func (t *Tenant) Check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read one user: %w", err)
 	}
-	_, err = t.extensionNames(ctx, t.attributes)
-	return err
+	_, err = t.propertyNames(ctx, t.attributes)
+	return errors.Join(err, t.verifyDomain(ctx))
 }

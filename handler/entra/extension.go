@@ -25,9 +25,34 @@ type extensions struct {
 	known map[string]string // full names by lower-case full name; nil when the app was given, not looked up
 }
 
-// extensionNames returns the full names, extension_<app>_<name>, of the attributes by short name. The first call looks
-// the app and its attributes up unless Options named the app; an error is not remembered.
-func (t *Tenant) extensionNames(ctx context.Context, shorts []string) (map[string]string, error) {
+// onPremises is the property that holds extensionAttribute1 to extensionAttribute15. They cannot be selected singly.
+const onPremises = "onPremisesExtensionAttributes"
+
+// isExtension reports that a property is one of the user's own, not part of onPremises.
+func isExtension(property string) bool { return strings.HasPrefix(property, "extension_") }
+
+// propertyNames returns what Graph calls the attributes, by their names in the configuration.
+func (t *Tenant) propertyNames(ctx context.Context, attributes []string) (map[string]string, error) {
+	names := make(map[string]string, len(attributes))
+	var shorts []string
+	for _, a := range attributes {
+		switch kind, err := signup.ParseAttribute(a); {
+		case err != nil:
+			return nil, &signup.Error{Class: signup.Systemic, Code: "attribute-missing", Detail: clip(err.Error())}
+		case kind == signup.CustomAttribute:
+			shorts = append(shorts, a)
+		default:
+			names[a] = a
+		}
+	}
+	custom, err := t.customNames(ctx, shorts)
+	maps.Copy(names, custom)
+	return names, err
+}
+
+// customNames returns the full names, extension_<app>_<name>, of the custom attributes by short name. The first call
+// looks the app and its attributes up unless Options named the app; an error is not remembered.
+func (t *Tenant) customNames(ctx context.Context, shorts []string) (map[string]string, error) {
 	if len(shorts) == 0 {
 		return nil, nil
 	}
@@ -55,12 +80,16 @@ func (t *Tenant) extensionNames(ctx context.Context, shorts []string) (map[strin
 	return names, nil
 }
 
-func missingAttributes(shorts []string, status int) *signup.Error {
-	return &signup.Error{
+func missingAttributes(names []string, status int) *signup.Error {
+	e := &signup.Error{
 		Class: signup.Systemic, Code: "attribute-missing", Status: status,
-		Detail: clip("the tenant has no custom attribute "+strings.Join(shorts, ", ")) +
+		Detail: clip("the tenant has no custom attribute "+strings.Join(names, ", ")) +
 			"; create it under External Identities, Custom user attributes",
 	}
+	if slices.ContainsFunc(names, isExtension) {
+		e.Detail = clip("the tenant has no directory extension "+strings.Join(names, ", ")) + "; create it on its app"
+	}
+	return e
 }
 
 // clip keeps a detail short enough for the ledger's 200 characters with a few words behind it.

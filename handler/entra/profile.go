@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -35,13 +36,19 @@ func (t *Tenant) Users(ctx context.Context, ids []signup.UserID) (map[signup.Use
 	if len(ids) > maxUsers {
 		return nil, fmt.Errorf("read %d users: at most %d at once", len(ids), maxUsers)
 	}
-	names, err := t.extensionNames(ctx, t.attributes)
+	names, err := t.propertyNames(ctx, t.attributes)
 	if err != nil {
 		return nil, err
 	}
 	fields := slices.Clone(properties)
-	for _, short := range t.attributes {
-		fields = append(fields, names[short])
+	for _, a := range t.attributes {
+		field := names[a]
+		if !isExtension(field) {
+			field = onPremises
+		}
+		if !slices.Contains(fields, field) {
+			fields = append(fields, field)
+		}
 	}
 	found := map[signup.UserID]signup.User{}
 	if len(ids) > 1 {
@@ -143,7 +150,7 @@ func isAbsent(err error) bool {
 // profile is a user as Graph sends it.
 type profile struct{ raw json.RawMessage }
 
-// user decodes the profile; names are the full names of the custom attributes by short name.
+// user decodes the profile; names are Graph's names of the attributes by ours.
 func (p profile) user(names map[string]string) (signup.User, error) {
 	var g struct {
 		ID                string            `json:"id"`
@@ -182,6 +189,13 @@ func (p profile) user(names map[string]string) (signup.User, error) {
 		if err := json.Unmarshal(p.raw, &all); err != nil {
 			return signup.User{}, profileError(err)
 		}
+		if text, ok := all[onPremises]; ok {
+			var inner map[string]json.RawMessage
+			if err := json.Unmarshal(text, &inner); err != nil {
+				return signup.User{}, badPage("the answer has another type than expected in the user's " + onPremises)
+			}
+			maps.Copy(all, inner)
+		}
 		u.Attributes = attributes(all, names)
 	}
 	return u, nil
@@ -212,25 +226,24 @@ func email(identities []signup.Identity, mail string, other []string) (address s
 	return "", false
 }
 
-// attributes takes the custom attributes that have a value of a simple type.
+// attributes takes the attributes that have a value of a simple type.
 func attributes(all map[string]json.RawMessage, names map[string]string) map[string]any {
-	shorts := make(map[string]string, len(names))
-	for short, full := range names {
-		shorts[strings.ToLower(full)] = short
+	ours := make(map[string][]string, len(names)) // one may be named twice, in short and in full
+	for name, property := range names {
+		property = strings.ToLower(property)
+		ours[property] = append(ours[property], name)
 	}
 	values := map[string]any{}
-	for name, raw := range all {
-		short, ok := shorts[strings.ToLower(name)]
-		if !ok {
-			continue
-		}
+	for property, raw := range all {
 		var v any
 		if err := json.Unmarshal(raw, &v); err != nil {
 			continue
 		}
 		switch v.(type) {
 		case string, bool, float64:
-			values[short] = v
+			for _, name := range ours[strings.ToLower(property)] {
+				values[name] = v
+			}
 		}
 	}
 	return values

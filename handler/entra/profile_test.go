@@ -61,6 +61,43 @@ func TestUsersReadsAProfile(t *testing.T) {
 	}
 }
 
+func TestUsersReadsAttributesOfEveryKind(t *testing.T) {
+	const full = "extension_6ea3bc85aec24b1c92ff4a117afb6621_Favoritecolor"
+	tests := []struct {
+		name, inner string
+		want        map[string]any
+		code        string
+	}{
+		{"some have a value", `{"extensionAttribute1":"a","extensionAttribute2":null,"extensionAttribute3":"c","extensionAttribute10":"j"}`,
+			map[string]any{"extensionAttribute1": "a", "extensionAttribute10": "j"}, ""},
+		{"nothing of it", `null`, map[string]any{}, ""},
+		{"empty", `{}`, map[string]any{}, ""},
+		{"not an object", `["a"]`, nil, "bad-answer"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			g := newGraph(t, answer(200, `{"id":"`+string(jane)+`","`+full+`":"green","`+foreign+`":"gold","onPremisesExtensionAttributes":`+test.inner+`}`))
+			users, err := g.open(func(o *entra.Options) {
+				o.ExtensionsApp = app
+				o.Attributes = []string{"Favoritecolor", full, "extensionAttribute1", "extensionAttribute2", "extensionAttribute10", foreign}
+			}).Users(t.Context(), []signup.UserID{jane})
+			if test.code != "" {
+				if e, ok := errors.AsType[*signup.Error](err); !ok || e.Code != test.code || strings.Contains(err.Error(), "\"a\"") {
+					t.Errorf("got %v, want %s", err, test.code)
+				}
+				return
+			}
+			test.want["Favoritecolor"], test.want[full], test.want[foreign] = "green", "green", "gold"
+			if diff := cmp.Diff(users[jane].Attributes, test.want); diff != "" || err != nil {
+				t.Errorf("%v: got, want:\n%s", err, diff)
+			}
+			if got, want := g.asked()[0].Query.Get("$select"), "city,"+full+",onPremisesExtensionAttributes,"+foreign; !strings.HasSuffix(got, want) {
+				t.Errorf("asked for %s, want …%s", got, want)
+			}
+		})
+	}
+}
+
 func TestTheContactAddress(t *testing.T) {
 	tests := []struct {
 		name, profile, want string

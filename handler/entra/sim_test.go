@@ -28,7 +28,8 @@ var allRoles = []string{"AuditLog.Read.All", "User.Read.All", "User.ReadWrite.Al
 func simulate(t *testing.T, o sim.TenantOptions, roles ...string) simulated {
 	t.Helper()
 	s := simulated{clock: &clock{now: start}}
-	o.ID, o.Clock, o.Seed, o.Attributes = tenantID, s.clock, 7, []string{"stripeCustomerId", "marketingOptIn"}
+	o.ID, o.Clock, o.Seed, o.Domains = tenantID, s.clock, 7, []string{"contoso.com"}
+	o.Attributes = []string{"stripeCustomerId", "marketingOptIn", foreign}
 	s.graph = sim.NewTenant(o)
 	s.entra = sim.NewEntra(sim.EntraOptions{Clock: s.clock, Tenant: tenantID, Apps: []sim.App{{ID: clientID, Secret: aSecret, Roles: roles}}})
 	server, err := sim.Serve(t.Context(), "127.0.0.1:0", &sim.World{Tenant: s.graph, Entra: s.entra})
@@ -44,8 +45,9 @@ func simulate(t *testing.T, o sim.TenantOptions, roles ...string) simulated {
 		t.Fatal(err)
 	}
 	s.tenant, err = entra.Open(entra.Options{
-		GraphURL: server.URL, Credential: c, HTTP: hc, Clock: s.clock, Attributes: []string{"stripeCustomerId", "marketingOptIn"},
-		Jitter: func(d time.Duration) time.Duration { return d },
+		GraphURL: server.URL, Credential: c, HTTP: hc, Clock: s.clock, Domain: "contoso.com",
+		Attributes: []string{"stripeCustomerId", "marketingOptIn", "extensionAttribute1", "extensionAttribute2", foreign},
+		Jitter:     func(d time.Duration) time.Duration { return d },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,6 +115,26 @@ func TestSimulatedTenant(t *testing.T) {
 	if n := s.graph.SuspiciousEmptyPatches(); n != 0 {
 		t.Errorf("%d patches were empty", n)
 	}
+	steps := []struct {
+		patch signup.Patch
+		want  map[string]any
+	}{
+		{signup.Patch{UserPrincipalName: "jane.doe@contoso.com", Attributes: map[string]string{foreign: "gold", "extensionAttribute1": "a", "extensionAttribute2": "b"}},
+			map[string]any{"marketingOptIn": true, "stripeCustomerId": "cus_1", foreign: "gold", "extensionAttribute1": "a", "extensionAttribute2": "b"}},
+		{signup.Patch{Attributes: map[string]string{"extensionAttribute1": "c"}, Clear: []string{"stripeCustomerId", "extensionAttribute2", foreign}},
+			map[string]any{"marketingOptIn": true, "extensionAttribute1": "c"}},
+	}
+	for _, step := range steps {
+		if err := s.tenant.Update(ctx, id, step.patch); err != nil {
+			t.Fatal(err)
+		}
+		users, err = s.tenant.Users(ctx, []signup.UserID{id})
+		if diff := cmp.Diff(users[id].Attributes, step.want); diff != "" || err != nil || users[id].UserPrincipalName != "jane.doe@contoso.com" {
+			t.Errorf("%v, %s: got, want:\n%s", err, users[id].UserPrincipalName, diff)
+		}
+	}
+	patch = steps[0].patch
+	synced := s.graph.SignUp(sim.Person{Email: "jim@fabrikam.com", Synced: true})
 	errorsOf := []struct {
 		name  string
 		patch signup.Patch
@@ -122,6 +144,9 @@ func TestSimulatedTenant(t *testing.T) {
 		{"taken", signup.Patch{UserPrincipalName: patch.UserPrincipalName}, guest, "upn-taken"},
 		{"a foreign domain", signup.Patch{UserPrincipalName: "jane@elsewhere.example"}, id, "upn-invalid"},
 		{"a name with a space", signup.Patch{UserPrincipalName: "jane doe@" + s.graph.Domain()}, id, "upn-invalid"},
+		{"an extension attribute of a synchronised user", signup.Patch{Attributes: map[string]string{"extensionAttribute1": "x"}}, synced, "attribute-read-only"},
+		{"a value of another type", signup.Patch{Attributes: map[string]string{"marketingOptIn": "x"}}, id, "attribute-invalid"},
+		{"an unknown extension of another app", signup.Patch{Attributes: map[string]string{foreign + "2": "x"}}, id, "attribute-missing"},
 		{"an unknown attribute", signup.Patch{Attributes: map[string]string{"nope": "x"}}, id, "attribute-missing"},
 		{"nobody", signup.Patch{DisplayName: "x"}, jane, "not-found"},
 	}

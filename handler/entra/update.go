@@ -15,29 +15,22 @@ import (
 	"signup-sync/handler/signup"
 )
 
-// maxAttribute is External ID's limit for a custom attribute's text, in characters (service limits).
-const maxAttribute = 250
-
 // Update implements signup.Directory with one PATCH. Beside what the interface promises, the error's code is
-// "upn-invalid" (permanent) for a name that the directory does not take, its domain not being one of the tenant's for
-// instance, "attribute-too-long" (permanent), "attribute-missing" (systemic), "not-found" (transient) while the user
-// cannot be found.
+// "upn-invalid" (permanent) for a name that the directory does not take, "domain-unverified" (systemic) for the configured
+// domain if the tenant does not have it, "attribute-too-long", "attribute-invalid" and "attribute-read-only" (permanent),
+// "attribute-missing" and "attribute-twice" (systemic), "not-found" (transient) while the user cannot be found.
 func (t *Tenant) Update(ctx context.Context, id signup.UserID, p signup.Patch) error {
 	if p.Empty() {
 		return nil
 	}
-	shorts := slices.Sorted(maps.Keys(p.Attributes))
-	for _, short := range shorts {
-		if n := utf8.RuneCountInString(p.Attributes[short]); n > maxAttribute {
-			return &signup.Error{
-				Class: signup.Permanent, Code: "attribute-too-long",
-				Detail: fmt.Sprintf("attribute %s has %d characters, at most %d fit", short, n, maxAttribute),
-			}
-		}
-	}
-	names, err := t.extensionNames(ctx, shorts)
+	names, err := t.written(ctx, p)
 	if err != nil {
 		return err
+	}
+	if _, domain, _ := strings.Cut(p.UserPrincipalName, "@"); strings.EqualFold(domain, t.domain.name) {
+		if err := t.verifyDomain(ctx); err != nil {
+			return err
+		}
 	}
 	err = t.client.do(ctx, request{
 		kind: updateCall,
@@ -60,7 +53,40 @@ func (t *Tenant) Update(ctx context.Context, id signup.UserID, p signup.Patch) e
 	return nil
 }
 
-// patch makes the request from a fresh model: one that was read before would be sent without its changes.
+// written returns Graph's names of the attributes that a patch writes or clears, by ours. It refuses what cannot be
+// written.
+func (t *Tenant) written(ctx context.Context, p signup.Patch) (map[string]string, error) {
+	attributes := slices.Concat(slices.Sorted(maps.Keys(p.Attributes)), p.Clear)
+	for _, a := range attributes {
+		kind, _ := signup.ParseAttribute(a) // which propertyNames refuses
+		if n := utf8.RuneCountInString(p.Attributes[a]); n > kind.MaxLength() {
+			return nil, &signup.Error{
+				Class: signup.Permanent, Code: "attribute-too-long",
+				Detail: fmt.Sprintf("attribute %s has %d characters, at most %d fit", a, n, kind.MaxLength()),
+			}
+		}
+	}
+	names, err := t.propertyNames(ctx, attributes)
+	if err != nil {
+		return nil, err
+	}
+	same := map[string]string{}
+	for _, a := range attributes {
+		property := strings.ToLower(names[a])
+		if other := same[property]; other != "" {
+			return nil, &signup.Error{
+				Class: signup.Systemic, Code: "attribute-twice",
+				Detail: clip(a+" and "+other) + " are the same attribute; remove one from profile.attributes",
+			}
+		}
+		same[property] = a
+	}
+	return names, nil
+}
+
+// patch makes the request from a fresh model: one that was read before would be sent without its changes. Attributes
+// are added to what the model writes, which has no way to write an extension's null, and sorted: the same patch is the
+// same bytes.
 func (t *Tenant) patch(ctx context.Context, id signup.UserID, p signup.Patch, names map[string]string) (*abstractions.RequestInformation, error) {
 	u := models.NewUser()
 	if p.DisplayName != "" {
@@ -69,19 +95,31 @@ func (t *Tenant) patch(ctx context.Context, id signup.UserID, p signup.Patch, na
 	if p.UserPrincipalName != "" {
 		u.SetUserPrincipalName(&p.UserPrincipalName)
 	}
-	extra := map[string]any{}
-	for short, value := range p.Attributes {
-		extra[names[short]] = value
-	}
-	u.SetAdditionalData(extra)
 	info, err := t.client.users().ByUserId(string(id)).ToPatchRequestInformation(ctx, u, nil)
 	if err != nil {
 		return nil, fmt.Errorf("write the patch: %w", err)
 	}
-	// The model writes additional data in the order of a map; sorted, the same patch is the same bytes.
-	var fields map[string]json.RawMessage
+	var fields map[string]any
 	if err := json.Unmarshal(info.Content, &fields); err != nil {
 		return nil, fmt.Errorf("write the patch: %w", err)
+	}
+	// Of onPremises only what is named is changed.
+	inner := map[string]any{}
+	set := func(name string, value any) {
+		if property := names[name]; isExtension(property) {
+			fields[property] = value
+		} else {
+			inner[property] = value
+		}
+	}
+	for name, value := range p.Attributes {
+		set(name, value)
+	}
+	for _, name := range p.Clear {
+		set(name, nil)
+	}
+	if len(inner) > 0 {
+		fields[onPremises] = inner
 	}
 	info.Content, err = json.Marshal(fields)
 	return info, err
@@ -112,21 +150,46 @@ func refineUPN(e *signup.Error, g graphError) {
 	}
 }
 
-// refineAttributes recognises a custom attribute that the tenant does not have: the message names it in full, and so
-// does no other refusal.
+// refineAttributes recognises what is wrong with an attribute: one that the tenant does not have, a value that it does
+// not take, and extension attributes that belong to another directory. The wording is not contractual: what is not
+// recognised stays "rejected", which is as permanent.
 func refineAttributes(e *signup.Error, g graphError, names map[string]string) {
 	if e.Status != 400 {
 		return
 	}
 	message := strings.ToLower(g.Message)
-	var missing []string
-	for short, full := range names {
-		if strings.Contains(message, strings.ToLower(full)) {
-			missing = append(missing, short)
+	var named, inner []string
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if mentions(message, strings.ToLower(names[name])) {
+			named = append(named, name)
+		}
+		if !isExtension(names[name]) {
+			inner = append(inner, name)
 		}
 	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		*e = *missingAttributes(missing, e.Status)
+	elsewhere := strings.Contains(message, "on-premises mastered") || strings.Contains(message, "originated within an external service")
+	switch {
+	case elsewhere && len(inner) > 0:
+		e.Class, e.Code = signup.Permanent, "attribute-read-only"
+		e.Detail = clip(strings.Join(inner, ", ")) + " can be written only for users who always were cloud-only, and this one was synchronised"
+	case len(named) > 0 && strings.Contains(message, "invalid value"):
+		e.Class, e.Code = signup.Permanent, "attribute-invalid"
+		e.Detail = clip("the directory does not take the value of " + strings.Join(named, ", "))
+	case len(named) > 0 && isExtension(names[named[0]]):
+		*e = *missingAttributes(named, e.Status)
+	}
+}
+
+// mentions reports that a message has the name, and not only the beginning of a longer one.
+func mentions(message, name string) bool {
+	for rest := message; ; {
+		_, after, found := strings.Cut(rest, name)
+		if !found {
+			return false
+		}
+		if after == "" || word(after[:1]) == "" || strings.ContainsAny(after[:1], ".-") {
+			return true
+		}
+		rest = after
 	}
 }

@@ -13,6 +13,9 @@ import (
 	"signup-sync/handler/signup"
 )
 
+// foreign is a directory extension of an app that is not the owner of the custom attributes.
+const foreign = "extension_0123456789abcdef0123456789abcdef_plan"
+
 var known = func(o *entra.Options) { o.ExtensionsApp = app }
 
 func TestUpdateIsOnePatch(t *testing.T) {
@@ -27,6 +30,11 @@ func TestUpdateIsOnePatch(t *testing.T) {
 		{"all", signup.Patch{DisplayName: `Zoë "Z" Doe\`, UserPrincipalName: "zoe.doe@contoso.onmicrosoft.com",
 			Attributes: map[string]string{"c": "3", "a": "1", "b": "cus_NffrFeUfNV2Hib"}}, full},
 		{"the name only", signup.Patch{DisplayName: "Jane"}, `{"@odata.type":"#microsoft.graph.user","displayName":"Jane"}`},
+		{"every kind of attribute, and cleared ones", signup.Patch{
+			Attributes: map[string]string{"extensionAttribute10": "x", "extensionAttribute2": strings.Repeat("é", 1024), foreign: "gold"},
+			Clear:      []string{"a", "extensionAttribute1"}},
+			`{"@odata.type":"#microsoft.graph.user","` + foreign + `":"gold","extension_6ea3bc85aec24b1c92ff4a117afb6621_a":null,` +
+				`"onPremisesExtensionAttributes":{"extensionAttribute1":null,"extensionAttribute10":"x","extensionAttribute2":"` + strings.Repeat("é", 1024) + `"}}`},
 		{"250 characters", signup.Patch{Attributes: map[string]string{"a": strings.Repeat("é", 250)}},
 			`{"@odata.type":"#microsoft.graph.user","extension_6ea3bc85aec24b1c92ff4a117afb6621_a":"` + strings.Repeat("é", 250) + `"}`},
 	}
@@ -63,9 +71,22 @@ func TestUpdateSendsNothingThatCannotBeRight(t *testing.T) {
 	if err := tenant.Update(t.Context(), jane, signup.Patch{}); err != nil {
 		t.Error(err)
 	}
-	err := tenant.Update(t.Context(), jane, signup.Patch{Attributes: map[string]string{"a": strings.Repeat("é", 251)}})
-	if e, ok := errors.AsType[*signup.Error](err); !ok || e.Class != signup.Permanent || e.Code != "attribute-too-long" {
-		t.Errorf("got %v", err)
+	for _, c := range []struct {
+		patch signup.Patch
+		class signup.Class
+		code  string
+	}{
+		{signup.Patch{Attributes: map[string]string{"a": strings.Repeat("é", 251)}}, signup.Permanent, "attribute-too-long"},
+		{signup.Patch{Attributes: map[string]string{foreign: strings.Repeat("é", 251)}}, signup.Permanent, "attribute-too-long"},
+		{signup.Patch{Attributes: map[string]string{"extensionAttribute1": strings.Repeat("é", 1025)}}, signup.Permanent, "attribute-too-long"},
+		{signup.Patch{Attributes: map[string]string{"extensionAttribute16": "x"}}, signup.Systemic, "attribute-missing"},
+		{signup.Patch{Attributes: map[string]string{"a": "x", "extension_6ea3bc85aec24b1c92ff4a117afb6621_A": "y"}}, signup.Systemic, "attribute-twice"},
+		{signup.Patch{Attributes: map[string]string{"a": "x"}, Clear: []string{"extension_6ea3bc85aec24b1c92ff4a117afb6621_a"}}, signup.Systemic, "attribute-twice"},
+	} {
+		err := tenant.Update(t.Context(), jane, c.patch)
+		if e, ok := errors.AsType[*signup.Error](err); !ok || e.Class != c.class || e.Code != c.code || len(e.Detail) > 200 {
+			t.Errorf("got %v, want %v %s", err, c.class, c.code)
+		}
 	}
 	if tenant.Calls() != 0 {
 		t.Errorf("got %d calls", tenant.Calls())
@@ -74,6 +95,8 @@ func TestUpdateSendsNothingThatCannotBeRight(t *testing.T) {
 
 func TestUpdateErrors(t *testing.T) {
 	const ext = "extension_6ea3bc85aec24b1c92ff4a117afb6621_a"
+	const elsewhere = "Unable to update the specified properties for "
+	fifteen := signup.Patch{Attributes: map[string]string{"extensionAttribute1": "x", foreign: "y"}}
 	both := signup.Patch{UserPrincipalName: "jane.doe@contoso.com", Attributes: map[string]string{"a": "1"}}
 	conflict := answer(400, `{"error":{"code":"Request_BadRequest","message":"Another object with the same value for property userPrincipalName already exists.",
 		"details":[{"code":"ObjectConflict","message":"x","target":"userPrincipalName"}],"innerError":{}}}`)
@@ -93,6 +116,14 @@ func TestUpdateErrors(t *testing.T) {
 		{"a domain that is not verified", refusal(400, "Request_BadRequest", "The domain portion of the userPrincipalName property is invalid. You must use one of the verified domain names in your organization."), both, signup.Permanent, "upn-invalid", 1},
 		{"a name that is refused", refusal(400, "Request_BadRequest", "Invalid value specified for property 'userPrincipalName' of resource 'User'."), both, signup.Permanent, "upn-invalid", 1},
 		{"no such attribute", refusal(400, "Request_BadRequest", "The following extension properties are not available: "+ext+"."), both, signup.Systemic, "attribute-missing", 1},
+		{"no such attribute of another app", refusal(400, "Request_BadRequest", "The following extension properties are not available: "+foreign+"."), fifteen, signup.Systemic, "attribute-missing", 1},
+		{"no such attribute, longer than ours", refusal(400, "Request_BadRequest", "The following extension properties are not available: "+ext+"bc."), both, signup.Permanent, "rejected", 1},
+		{"a value that an attribute does not take", refusal(400, "Request_BadRequest", "Invalid value specified for property '"+ext+"' of resource 'User'."), both, signup.Permanent, "attribute-invalid", 1},
+		{"a value that an extension attribute does not take", refusal(400, "Request_BadRequest", "Invalid value specified for property 'extensionAttribute1' of resource 'User'."), fifteen, signup.Permanent, "attribute-invalid", 1},
+		{"an extension attribute with a longer name", refusal(400, "Request_BadRequest", "Invalid value specified for property 'extensionAttribute10' of resource 'User'."), fifteen, signup.Permanent, "rejected", 1},
+		{"synchronised", refusal(400, "Request_BadRequest", elsewhere+"on-premises mastered Directory Sync objects or objects currently undergoing migration."), fifteen, signup.Permanent, "attribute-read-only", 1},
+		{"synchronised once", refusal(400, "Request_BadRequest", elsewhere+"objects that have originated within an external service."), fifteen, signup.Permanent, "attribute-read-only", 1},
+		{"synchronised, without extension attributes", refusal(400, "Request_BadRequest", elsewhere+"on-premises mastered Directory Sync objects or objects currently undergoing migration."), both, signup.Permanent, "rejected", 1},
 		{"another refusal", refusal(400, "Request_BadRequest", "Invalid value specified for property 'displayName' of resource 'User'."), both, signup.Permanent, "rejected", 1},
 		{"no name was sent", conflict, signup.Patch{DisplayName: "x"}, signup.Permanent, "rejected", 1},
 		{"no such user", gone, both, signup.Transient, "not-found", 1},
