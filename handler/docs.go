@@ -187,7 +187,7 @@ func recordTable(b *strings.Builder, k connector.Kind) {
 	case k.CheckRecord(map[string]any{"anything": nil}) == nil:
 		b.WriteString("\nThe record may have any fields.\n")
 	default:
-		b.WriteString("\nThere is no record.\n")
+		b.WriteString("\nIt takes no record.\n")
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package entra is the tenant, a Microsoft Entra External ID directory behind Microsoft Graph: the detectors that see
-// sign-ups, the users' profiles, the patch of a user's own record, and the app's credential.
+// sign-ups, the users' profiles, the patch of a user's own record, the destinations that live in the tenant itself
+// (groups, access packages), and the app's credential.
 //
 // It is the only package that imports msgraph-sdk-go and azsecrets. The SDK's request builders make the requests and
 // its models the bodies; the requests are sent, paced and tried again here, and the answers decoded into small structs,
@@ -134,8 +135,8 @@ func (t *Tenant) Backstop() signup.Detector { return &directory{tenant: t} }
 
 // Counts says what was asked of Graph, each try counted, and how many records were passed over.
 type Counts struct {
-	Audit, Directory, Profiles, Updates, Applications int64 // calls
-	Undecodable                                       int64 // records in whole pages that could not be decoded
+	Audit, Directory, Profiles, Updates, Applications, Members, Packages int64 // calls
+	Undecodable                                                          int64 // records in whole pages that could not be decoded
 }
 
 // Counts since Open.
@@ -143,7 +144,8 @@ func (t *Tenant) Counts() Counts {
 	n := func(k kind) int64 { return t.client.calls[k].Load() }
 	return Counts{
 		Audit: n(auditCall), Directory: n(directoryCall), Profiles: n(profileCall),
-		Updates: n(updateCall), Applications: n(applicationCall), Undecodable: t.undecodable.Load(),
+		Updates: n(updateCall), Applications: n(applicationCall), Members: n(memberCall), Packages: n(packageCall),
+		Undecodable: t.undecodable.Load(),
 	}
 }
 

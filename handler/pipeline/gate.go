@@ -70,13 +70,18 @@ func (b Breaker) Report(err error, now time.Time, f Fuse) Breaker {
 	return b
 }
 
-// aboutUser reports a transient answer by a service that works: not there yet, in conflict, its key is settling.
+// aboutUser reports a transient answer by a service that works: not there yet, in conflict, being worked on, its key is
+// settling.
 func aboutUser(err error) bool {
 	e, ok := errors.AsType[*signup.Error](err)
 	if !ok || e.Class != signup.Transient {
 		return false
 	}
-	return e.Status == 404 || e.Status == 409 || e.Status == 412 || e.Status == 423 || e.Code == "key-settling" || e.Code == "key-spent"
+	switch e.Code {
+	case "in-progress", "key-settling", "key-spent":
+		return true
+	}
+	return e.Status == 404 || e.Status == 409 || e.Status == 412 || e.Status == 423
 }
 
 // gate is the way to one destination: its breaker, rate, and number of calls at the same time. Each destination has

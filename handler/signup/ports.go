@@ -61,7 +61,8 @@ type Connector interface {
 	// *Error; one without a class is transient. When the idempotency key itself is spent (its stored answer is a
 	// failure, or belongs to another body) and look-ups cannot yet show whether there is an account, the error has code
 	// "key-settling"; once they have shown that there is none it has code "key-spent", and the next call comes with the key
-	// of the next generation.
+	// of the next generation. While the system works on what it has accepted the error is transient with code "in-progress",
+	// and a further call looks how far it is.
 	Associate(ctx context.Context, req Request) (Account, error)
 	// Check tries reachability, credentials and settings, and changes nothing.
 	Check(ctx context.Context) error

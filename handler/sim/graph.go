@@ -27,6 +27,7 @@ type graphCall struct {
 	readable bool       // the body is what its Content-Encoding says
 	now      time.Time  //
 	app      string     // the client id, from the token
+	roles    []string   // the app's permissions, likewise
 	replica  int        // which replica serves it
 }
 
@@ -189,9 +190,14 @@ func (t *Tenant) decide(c *graphCall) reply {
 }
 
 func (t *Tenant) permitted(c *graphCall, roles []string) reply {
-	if !slices.ContainsFunc(c.route.roles, func(r string) bool { return slices.Contains(roles, r) }) {
+	entitlement := strings.HasPrefix(c.route.template, entitlementPath)
+	switch granted := slices.ContainsFunc(c.route.roles, func(r string) bool { return slices.Contains(roles, r) }); {
+	case entitlement && !(granted && t.o.EntitlementManagement):
+		return refuse(http.StatusForbidden, "UnAuthorized", "User is not authorized to perform the operation.")
+	case !granted:
 		return forbidden()
 	}
+	c.roles = roles
 	if !c.readable {
 		return badRequest("The request body is not encoded as its Content-Encoding header says.")
 	}
@@ -239,7 +245,14 @@ var (
 	orgReaders   = []string{"User.Read.All", "User.ReadWrite.All", "Organization.Read.All", "Directory.Read.All"}
 	domReaders   = []string{"Domain.Read.All", "Directory.Read.All"}
 	signUpReader = []string{"AuditLog.Read.All"}
+	groupReaders = []string{"GroupMember.Read.All", "GroupMember.ReadWrite.All", "Group.Read.All", "Group.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
+	groupWriters = []string{"GroupMember.ReadWrite.All", "Group.ReadWrite.All", "Directory.ReadWrite.All"}
+	packReaders  = []string{"EntitlementManagement.Read.All", "EntitlementManagement.ReadWrite.All"}
+	packWriters  = []string{"EntitlementManagement.ReadWrite.All"}
 )
+
+// entitlementPath begins the endpoints of entitlement management.
+const entitlementPath = "/identityGovernance/entitlementManagement"
 
 // routes are the endpoints.
 var routes = []route{
@@ -254,6 +267,15 @@ var routes = []route{
 	{"GET", "/applications/{id}/extensionProperties", readClass, 2, false, appReaders, (*Tenant).listExtensions},
 	{"GET", "/organization", readClass, 1, false, orgReaders, (*Tenant).organization},
 	{"GET", "/domains", readClass, 1, false, domReaders, (*Tenant).listDomains},
+	{"GET", "/groups/{id}", readClass, 1, false, groupReaders, (*Tenant).getGroup},
+	{"PATCH", "/groups/{id}", writeClass, 1, false, groupWriters, (*Tenant).patchGroup},
+	{"POST", "/groups/{id}/members/$ref", writeClass, 1, false, groupWriters, (*Tenant).addMember},
+	{"POST", "/users/{id}/checkMemberGroups", readClass, 4, false, groupReaders, (*Tenant).checkMemberGroups},
+	{"GET", entitlementPath + "/accessPackages/{id}", readClass, 1, false, packReaders, (*Tenant).getAccessPackage},
+	{"GET", entitlementPath + "/assignmentPolicies/{id}", readClass, 1, false, packReaders, (*Tenant).getPolicy},
+	{"GET", entitlementPath + "/assignments", readClass, 1, false, packReaders, (*Tenant).listAssignments},
+	{"GET", entitlementPath + "/assignmentRequests", readClass, 1, false, packReaders, (*Tenant).listRequests},
+	{"POST", entitlementPath + "/assignmentRequests", writeClass, 1, false, packWriters, (*Tenant).requestAssignment},
 }
 
 // findRoute finds the endpoint of a path with its version; segments are compared without regard to letter case. A path

@@ -31,12 +31,9 @@ var mastered = []string{onPremises, "displayName", "givenName", "surname", "user
 
 // patchUser changes a user (docs: Update user); nothing is applied unless everything is valid.
 func (t *Tenant) patchUser(c *graphCall) reply {
-	if mt, _, err := mime.ParseMediaType(c.request.Header.Get("Content-Type")); err != nil || mt != "application/json" {
-		return refuse(http.StatusUnsupportedMediaType, "Request_BadRequest", "Entity only allows writes with a JSON Content-Type header.")
-	}
-	var patch map[string]any
-	if json.Unmarshal(c.body, &patch) != nil || patch == nil {
-		return badRequest("Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of valid JSON format.")
+	patch, bad := c.object()
+	if bad != nil {
+		return *bad
 	}
 	u := t.find(c.vars[0])
 	if u == nil || u.deleted() || u.at(c.replica, c.now) == nil {
@@ -70,6 +67,20 @@ func (t *Tenant) patchUser(c *graphCall) reply {
 	t.writeUser(u, after, c.now)
 	t.auditPatch(c, u, names, before, after)
 	return reply{status: http.StatusNoContent}
+}
+
+// object reads the request's body, which must be a JSON object.
+func (c *graphCall) object() (map[string]any, *reply) {
+	if mt, _, err := mime.ParseMediaType(c.request.Header.Get("Content-Type")); err != nil || mt != "application/json" {
+		r := refuse(http.StatusUnsupportedMediaType, "Request_BadRequest", "Entity only allows writes with a JSON Content-Type header.")
+		return nil, &r
+	}
+	var body map[string]any
+	if json.Unmarshal(c.body, &body) != nil || body == nil {
+		r := badRequest("Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of valid JSON format.")
+		return nil, &r
+	}
+	return body, nil
 }
 
 // checkProperty refuses a property that a user does not have or a value that it cannot have.

@@ -26,6 +26,7 @@ const (
 
 // Person is somebody who comes into the tenant.
 type Person struct {
+	ID          signup.UserID  // the object id, of somebody who is not there yet; "" = one by chance
 	How         How            // "" = Email
 	Email       string         // the address given, if any
 	GivenName   string         // as collected by the sign-up page, if it asks
@@ -62,6 +63,9 @@ func (t *Tenant) SignUp(p Person) signup.UserID {
 	setDefault(&p.IdP, "Google")
 	now, chance := t.now(), t.draw()
 	id := signup.UserID(guid(chance))
+	if p.ID != "" {
+		id = p.ID
+	}
 	if p.How == Failed {
 		t.logSignUp(p, "", now, chance)
 		t.publish(t.failedRow(id, now, chance), p, chance)

@@ -24,6 +24,11 @@
 //   - A user principal name stays taken while its owner is in the recycle bin.
 //   - A patched userPrincipalName also changes the identity of that type.
 //   - A Graph token's audience is https://graph.microsoft.com, whatever address Graph is called at.
+//   - A dynamic group refuses members as a missing permission is refused, and so does one that can hold directory roles.
+//   - A membership that is being added twice is refused by its truth, and shown by a replica some seconds later.
+//   - Without entitlement management its endpoints answer as to an app that lacks the permission. With it they refuse a
+//     second request, a policy of another package and a user whom they do not know yet alike, and show a new request some
+//     seconds later.
 package sim
 
 import (
@@ -104,6 +109,11 @@ type TenantOptions struct {
 	Throttle          Throttle      //
 	RetryAfter        RetryAfter    //
 	DateSkew          time.Duration // added to the Date header
+
+	Groups                []Group         //
+	EntitlementManagement bool            // makes it a workforce tenant with a licence for that
+	AccessPackages        []AccessPackage //
+	DeliveryTime          time.Duration   // from an assignment's request to its delivery; 0 = 3 minutes
 }
 
 // Tenant is a simulated tenant behind Microsoft Graph; ServeHTTP serves /v1.0 and /beta.
@@ -126,6 +136,9 @@ type Tenant struct {
 	ids     *rand.Rand
 	auditor window
 	empty   int // patches that changed nothing
+
+	groups       []*group
+	entitlements entitlements
 }
 
 // NewTenant makes a tenant without users.
@@ -145,6 +158,10 @@ func NewTenant(o TenantOptions) *Tenant {
 	setDefault(&t.o.Duplicates, 0.005)
 	setDefault(&t.o.RedeemedBy, "B2B Auth")
 	setDefault(&t.o.Replicas, 3)
+	setDefault(&t.o.DeliveryTime, 3*time.Minute)
+	if o.EntitlementManagement {
+		t.o.Type = Workforce
+	}
 	t.Faults.Seed(o.Seed)
 	for _, name := range o.Attributes {
 		if !strings.HasPrefix(name, "extension_") {
@@ -153,6 +170,9 @@ func NewTenant(o TenantOptions) *Tenant {
 		t.attrs = append(t.attrs, attribute{name: name, id: guid(t.ids)})
 	}
 	t.audits.order = o.AuditOrder
+	for _, g := range o.Groups {
+		t.groups = append(t.groups, &group{Group: g})
+	}
 	return t
 }
 
