@@ -114,7 +114,12 @@ func (r *rig) get(path string, query ...string) answer {
 
 func (r *rig) patch(id signup.UserID, body string) answer {
 	r.Helper()
-	req, err := http.NewRequestWithContext(r.Context(), "PATCH", r.server.URL+"/v1.0/users/"+string(id), bytes.NewBufferString(body))
+	return r.send("PATCH", "/v1.0/users/"+string(id), body)
+}
+
+func (r *rig) send(method, path, body string) answer {
+	r.Helper()
+	req, err := http.NewRequestWithContext(r.Context(), method, r.server.URL+path, bytes.NewBufferString(body))
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func manyCalls(ctx context.Context, s *System) error {
 	for i := range 6 {
 		req := s.request(1)
 		req.Unsure = i%2 == 1
-		a, err := s.Connector.Associate(ctx, req)
+		a, err := s.follow(ctx, req)
 		if err != nil {
 			return fmt.Errorf("call %d: %w", i+1, err)
 		}

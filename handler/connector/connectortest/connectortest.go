@@ -142,6 +142,19 @@ func (s *System) insist(ctx context.Context, n int, req signup.Request) (signup.
 	return signup.Account{}, errors.New("no end after 40 tries")
 }
 
+// follow calls Associate, and again as long as the system is busy with what it has accepted.
+func (s *System) follow(ctx context.Context, req signup.Request) (signup.Account, error) {
+	for range 40 {
+		a, err := s.Connector.Associate(ctx, req)
+		e, ok := errors.AsType[*signup.Error](err)
+		if !ok || e.Class != signup.Transient || e.Code != "in-progress" {
+			return a, err
+		}
+		s.Clock.Advance(max(e.RetryAfter, time.Minute))
+	}
+	return signup.Account{}, errors.New("in progress after 40 calls")
+}
+
 func checkAccount(a signup.Account) error {
 	if a.ID == "" || len(a.ID) > 250 || strings.Contains(a.ID, "@") {
 		return fmt.Errorf("account id %q: want 1 to 250 characters that hold no address", a.ID)
