@@ -184,7 +184,7 @@ func recordTable(b *strings.Builder, k connector.Kind) {
 		for _, f := range k.Record {
 			fmt.Fprintf(b, "| `%s` | %s |\n", f.Name, f.Doc)
 		}
-	case k.CheckRecord(map[string]any{"anything": nil}) == nil:
+	case !takesNoRecord(k):
 		b.WriteString("\nThe record may have any fields.\n")
 	default:
 		b.WriteString("\nIt takes no record.\n")

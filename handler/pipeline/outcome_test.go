@@ -455,6 +455,33 @@ func TestASpentKeyMovesToTheNextGeneration(t *testing.T) {
 	})
 }
 
+func TestWhatIsInProgressIsFollowedForDays(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		until := time.Now().Add(13 * 24 * time.Hour)
+		w.systems["billing"].before = func(context.Context, signup.Request) error {
+			if time.Now().Before(until) {
+				return &signup.Error{Class: signup.Transient, Code: "in-progress", RetryAfter: time.Minute}
+			}
+			return nil
+		}
+		ids := make([]signup.UserID, 8)
+		for n := range ids {
+			ids[n] = w.signUp(n)
+		}
+		w.mustRun(time.Minute)
+		if got := w.systems["billing"].calls(); got != len(ids) {
+			t.Errorf("got %d calls for %d users: what is in progress is no failure of the destination", got, len(ids))
+		}
+		for time.Now().Before(until.Add(2 * time.Hour)) {
+			w.mustRun(time.Hour)
+		}
+		for _, id := range ids {
+			w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		}
+	})
+}
+
 func TestAPanicIsOneUsersOutcome(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())

@@ -125,6 +125,7 @@ func TestBreaker(t *testing.T) {
 	}
 	for range 2 * DefaultFuse.Failures {
 		b = b.Report(&signup.Error{Class: signup.Transient, Code: "not-found", Status: 404}, now, Fuse{})
+		b = b.Report(&signup.Error{Class: signup.Transient, Code: "in-progress", Status: 400}, now, Fuse{})
 	}
 	if b.Failures != 0 || b.Open(now) {
 		t.Error("users that are not there yet opened the breaker")
