@@ -31,7 +31,8 @@ func simulate(t *testing.T, o sim.TenantOptions, roles ...string) simulated {
 	o.ID, o.Clock, o.Seed, o.Domains = tenantID, s.clock, 7, []string{"contoso.com"}
 	o.Attributes = []string{"stripeCustomerId", "marketingOptIn", foreign}
 	s.graph = sim.NewTenant(o)
-	s.entra = sim.NewEntra(sim.EntraOptions{Clock: s.clock, Tenant: tenantID, Apps: []sim.App{{ID: clientID, Secret: aSecret, Roles: roles}}})
+	// The credential keeps tokens by the machine's clock; a test's clock may run for days.
+	s.entra = sim.NewEntra(sim.EntraOptions{Clock: s.clock, Tenant: tenantID, TokenLife: 1000 * time.Hour, Apps: []sim.App{{ID: clientID, Secret: aSecret, Roles: roles}}})
 	server, err := sim.Serve(t.Context(), "127.0.0.1:0", &sim.World{Tenant: s.graph, Entra: s.entra})
 	if err != nil {
 		t.Fatal(err)
