@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"handler/ledger/ledgertest":       {"handler/signup"},
 	"handler/connector":               {"handler/signup"},
 	"handler/connector/connectortest": {"handler/signup", "handler/sim"},
+	"handler/connector/tdstest":       {},
 	"handler/sim":                     {"handler/signup"},
 }
 
@@ -32,6 +33,7 @@ var fences = map[string][]string{
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets": {"handler/entra"},
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":               {"handler/ledger"},
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue":             {"handler/connector"},
+	"github.com/microsoft/go-mssqldb":                                   {"handler/connector"},
 	"github.com/stripe/":                                                {"handler/connector"},
 	"github.com/expr-lang/":                                             {"handler/pipeline"},
 	"github.com/goccy/":                                                 {"handler"},
@@ -39,7 +41,7 @@ var fences = map[string][]string{
 }
 
 // plain are the packages that keep to the standard library.
-var plain = []string{"handler/signup", "handler/functions", "handler/functions/devhost", "handler/sim"}
+var plain = []string{"handler/signup", "handler/functions", "handler/functions/devhost", "handler/connector/tdstest", "handler/sim"}
 
 const module = "signup-sync/"
 

@@ -15,3 +15,6 @@ func Sign(id, at, body string, secrets ...string) (string, error) {
 	}
 	return c.sign(id, at, []byte(body)), nil
 }
+
+// SQLServerToken is tested host by host.
+var SQLServerToken = sqlServerToken

@@ -15,8 +15,8 @@ import (
 )
 
 type sqlSettings struct {
-	Driver  string        `json:"driver" doc:"The database: sqlite." required:"true"`
-	DSN     string        `json:"dsn" doc:"The data source name of that driver; for sqlite a file's path or file: URI." required:"true" secret:"true"`
+	Driver  string        `json:"driver" doc:"The database: sqlite or sqlserver." required:"true"`
+	DSN     string        `json:"dsn" doc:"The data source name of that driver; for sqlite a file's path or file: URI, for sqlserver a connection string or sqlserver:// URL." required:"true" secret:"true"`
 	Table   string        `json:"table" doc:"The table, with its schema if need be: crm.customers." required:"true"`
 	Key     string        `json:"key" doc:"The column that holds the user's object id; it needs a unique index of its own." required:"true"`
 	Auth    string        `json:"auth" doc:"password: as the data source name says. entra: as the Function App's managed identity, whose token is the password." default:"password" enum:"password,entra"`
@@ -34,12 +34,13 @@ func sqlKind() Kind {
 
 // dialect is what databases differ in.
 type dialect struct {
-	// open makes the pool without connecting. Its error is not shown: it may hold the data source name.
+	// open makes the pool without connecting. Its error is not shown, unless it is a dsnError: it may hold the data
+	// source name.
 	open     func(s sqlSettings, env Env) (*sql.DB, error)
 	quote    func(identifier string) string
 	upsert   func(table, key string, columns []string) string // all quoted; the parameters are the key and then the columns
 	exists   func(table, key string) string                   // selects a row if there is one with this key
-	judge    func(err error) *signup.Error                    // nil = the database did not say it
+	judge    func(err error) *signup.Error                    // nil = the database did not say it; code "conflict" = another row is in the way
 	describe func(ctx context.Context, db *sql.DB, table string) (description, error)
 }
 
@@ -57,11 +58,19 @@ type column struct {
 }
 
 func dialects() map[string]dialect {
-	return map[string]dialect{"sqlite": sqliteDialect()}
+	return map[string]dialect{
+		"sqlite":    sqliteDialect(),
+		"sqlserver": sqlServerDialect(),
+	}
 }
 
 // errNoEntra is a dialect's word that its database knows no tokens.
 var errNoEntra = errors.New("this database takes no Microsoft Entra token; use password")
+
+// dsnError is what a dialect finds wrong with a data source name, in our words.
+type dsnError string
+
+func (e dsnError) Error() string { return string(e) }
 
 var (
 	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
@@ -103,9 +112,12 @@ func openSQL(s sqlSettings, env Env) (signup.Connector, []error) {
 	}
 	if ok && s.DSN != "" {
 		db, err := d.open(s, env)
+		wrong, shown := errors.AsType[dsnError](err)
 		switch {
 		case errors.Is(err, errNoEntra):
 			errs = append(errs, errors.New("settings.auth: "+err.Error()))
+		case shown:
+			errs = append(errs, fmt.Errorf("settings.dsn: %w", wrong))
 		case err != nil:
 			errs = append(errs, errors.New("settings.dsn: is not one that "+s.Driver+" takes"))
 		default:
@@ -164,10 +176,28 @@ func (c *sqlConnector) Associate(ctx context.Context, req signup.Request) (signu
 	if err != nil && !created {
 		return signup.Account{}, c.outcome(ctx, try, err)
 	}
-	if _, err := c.db.ExecContext(try, c.upsert(table, key, columns), values...); err != nil {
-		return signup.Account{}, c.outcome(ctx, try, err)
+	if err := c.write(ctx, try, c.upsert(table, key, columns), values); err != nil {
+		return signup.Account{}, err
 	}
 	return signup.Account{ID: string(req.User), Created: created}, nil
+}
+
+// write upserts, and does so once more when another row was in the way: if that was this user's, of another writer, it
+// is found now. What is still in the way is somebody else's, and stays there until a person changes it.
+func (c *sqlConnector) write(ctx, try context.Context, statement string, values []any) error {
+	for again := true; ; again = false {
+		_, err := c.db.ExecContext(try, statement, values...)
+		if err == nil {
+			return nil
+		}
+		err = c.outcome(ctx, try, err)
+		switch {
+		case code(err) != "conflict":
+			return err
+		case !again:
+			return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a unique column"}
+		}
+	}
 }
 
 // sqlValue is a record's value as a parameter: a list or map becomes JSON text, a time RFC 3339 text in UTC.
