@@ -1,5 +1,11 @@
 package connector
 
+import (
+	"time"
+
+	"github.com/microsoft/go-mssqldb/msdsn"
+)
+
 // IsPublic is tested address by address.
 var IsPublic = isPublic
 
@@ -18,3 +24,8 @@ func Sign(id, at, body string, secrets ...string) (string, error) {
 
 // SQLServerToken is tested host by host.
 var SQLServerToken = sqlServerToken
+
+// SQLServerConfig is what the driver is told of a data source name.
+func SQLServerConfig(dsn string, timeout time.Duration) (msdsn.Config, error) {
+	return sqlServerConfig(sqlSettings{DSN: dsn, Timeout: timeout})
+}

@@ -125,8 +125,8 @@ type sqlServerConnector struct {
 
 func (c *sqlServerConnector) Driver() driver.Driver { return &mssql.Driver{} }
 
-// Connect returns when ctx is done. The driver's own does not: it resolves the name and logs in without a look at ctx,
-// up to ConnTimeout.
+// Connect returns when ctx is done. The driver's own does not: it resolves the name, and waits for the server's first
+// words and for TLS, without a look at ctx; ConnTimeout ends that later.
 func (c *sqlServerConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	type result struct {
 		conn driver.Conn
@@ -278,7 +278,7 @@ FROM sys.objects AS o JOIN sys.columns AS c ON c.object_id = o.object_id
 WHERE o.object_id = OBJECT_ID(@p1) AND o.type IN ('U', 'V')
 ORDER BY c.column_id`
 
-// describeSQLServer reads the catalog views. They show only what the login may use: a table without any permission is
+// describeSQLServer reads the catalog views, of SQL Server 2016 or later. They show only what the login may use: a table without any permission is
 // not there. OBJECT_ID finds a name without a schema as the statements do.
 func describeSQLServer(ctx context.Context, db *sql.DB, table string) (d description, err error) {
 	rows, err := db.QueryContext(ctx, tableSQLServer, "["+strings.ReplaceAll(table, ".", "].[")+"]")

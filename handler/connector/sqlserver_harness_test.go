@@ -80,7 +80,7 @@ type sqlServer struct {
 	token   string  // what a login by token needs
 
 	login    []tdstest.Error // what logins are refused with
-	refuse   map[string]int  // how many times statements are refused with "before", "exists" or "after" their effect; -1 = always
+	refuse   map[string]int  // how many times statements are refused "before" or "after" their effect, or only "exists" or, in the midst of its "rows", the catalog; -1 = always
 	with     []tdstest.Error // with this
 	cutAfter bool            // the next upsert has its effect and no answer
 	stalled  chan struct{}
@@ -147,6 +147,9 @@ func (s *sqlServer) answer(ctx context.Context, q tdstest.Statement) tdstest.Rep
 		r := tdstest.Reply{Columns: []any{"", "", 0, 0}}
 		if q.Values[0] == "[dbo].[customers]" {
 			r.Rows = s.columns
+		}
+		if s.refused("rows") {
+			r.Rows, r.Errors = r.Rows[:1], s.with
 		}
 		return r
 	case upsert:

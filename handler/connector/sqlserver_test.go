@@ -2,8 +2,10 @@ package connector_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/google/go-cmp/cmp"
+	mssql "github.com/microsoft/go-mssqldb"
 
 	"signup-sync/handler/connector"
 	"signup-sync/handler/connector/connectortest"
@@ -248,6 +251,12 @@ func TestSQLServerCheck(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
 	}
+	there := newSQLServer(t, nil)
+	there.refuseWith("rows", 1, 1205)
+	err := sqlServerOpen(t, there, map[string]any{"name": nil}).Check(t.Context())
+	if e, ok := errors.AsType[*signup.Error](err); !ok || e.Code != "busy" {
+		t.Errorf("cut short: got %v, want transient, busy", err)
+	}
 }
 
 // credential is the app's identity in a test.
@@ -409,6 +418,26 @@ func TestSQLServerIsEncryptedToAnotherMachine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The driver itself sets no limit to a login, and takes TLS 1.0 if told to.
+func TestSQLServerIsBounded(t *testing.T) {
+	c, err := connector.SQLServerConfig("sqlserver://u:p@sql.example.com?database=crm&tlsmin=1.0&dial+timeout=0&connection+timeout=0", time.Second)
+	if err != nil || c.DialTimeout != time.Second || c.ConnTimeout != 6*time.Second || c.TLSConfig.MinVersion != tls.VersionTLS12 {
+		t.Errorf("dial %s, read %s, TLS %x, %v; want 1s, 6s, 303", c.DialTimeout, c.ConnTimeout, c.TLSConfig.MinVersion, err)
+	}
+}
+
+func TestSQLServerDriverLogsNothing(t *testing.T) {
+	log := &lockedBuffer{}
+	mssql.SetLogger(slog.NewLogLogger(slog.NewTextHandler(log, nil), slog.LevelError))
+	t.Cleanup(func() { mssql.SetLogger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)) })
+	there := newSQLServer(t, nil)
+	c := open(t, "sql", sqlServerSettings(there.dsn("127.0.0.1", "&log=255")), connector.Env{})
+	there.refuseWith("after", 1, 547)
+	if e := call(t, c, with(map[string]any{"name": "Ada"})); e.Code != "data" || log.String() != "" {
+		t.Errorf("got %v, and the log holds %q", e, log.String())
 	}
 }
 

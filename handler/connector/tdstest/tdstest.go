@@ -95,13 +95,6 @@ func New(o Options) (*Server, error) {
 // Port is where it listens.
 func (s *Server) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
 
-// Conns is the number of open connections.
-func (s *Server) Conns() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
-}
-
 // Close closes all connections.
 func (s *Server) Close() {
 	_ = s.listener.Close()
@@ -183,7 +176,7 @@ func (s *Server) statements(conn net.Conn) {
 	})
 	defer func() {
 		_ = conn.Close()
-		for range messages { //nolint:revive // until the reader has ended
+		for range messages { // until the reader has ended
 		}
 	}()
 	for m := range messages {
