@@ -30,7 +30,7 @@ type Statement struct {
 
 // Reply is the answer to a statement.
 type Reply struct {
-	Columns []any   // a value of each column's type: string, int or bool; nil = no result set
+	Columns []any   // a value of each column's type: string or int; nil = no result set
 	Rows    [][]any //
 	Count   int     // the rows that were changed
 	Errors  []Error // in the order in which they are sent

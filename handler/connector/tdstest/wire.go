@@ -315,12 +315,9 @@ func (r Reply) encode(kind byte) []byte {
 		out = binary.LittleEndian.AppendUint16([]byte{0x81}, uint16(len(r.Columns))) // COLMETADATA
 		for _, c := range r.Columns {
 			out = append(out, 0, 0, 0, 0, 1, 0) // user type; nullable
-			switch c.(type) {
-			case int:
+			if _, number := c.(int); number {
 				out = append(out, 0x26, 4)
-			case bool:
-				out = append(out, 0x68, 1)
-			default:
+			} else {
 				out = append(out, 0xe7, 0x40, 0x1f, 9, 4, 0xd0, 0, 0x34) // 8000 bytes, Latin1_General_CI_AS
 			}
 			out = append(out, 0) // without a name
@@ -332,8 +329,6 @@ func (r Reply) encode(kind byte) []byte {
 			switch v := v.(type) {
 			case int:
 				out = binary.LittleEndian.AppendUint32(append(out, 4), uint32(v))
-			case bool:
-				out = append(out, 1, map[bool]byte{true: 1}[v])
 			case string:
 				text := toUTF16(v)
 				out = append(binary.LittleEndian.AppendUint16(out, uint16(len(text))), text...)
