@@ -83,6 +83,8 @@ func exampleSettings(name string) string {
 		return simWelcome
 	case name == "CUSTOMERS_DSN":
 		return "customers.db"
+	case name == "QUEUE_CONNECTION":
+		return "AccountName=contoso;AccountKey=ZXhhbXBsZQ=="
 	}
 	return map[string]string{"STRIPE_API_KEY": "rk_live_example"}[name]
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -81,6 +82,15 @@ func (p patient) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (az
 	close(p.called)
 	<-ctx.Done()
 	return azcore.AccessToken{}, &azidentity.AuthenticationFailedError{} // which does not unwrap to the cause
+}
+
+func TestACredentialThatNeverAnswersIsTransient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := open(t, "eventGrid", map[string]any{"url": "https://127.0.0.1:1"}, connector.Env{Token: patient{make(chan struct{})}})
+		if e := call(t, c, ada); e.Class != signup.Transient || e.Code != "no-token" {
+			t.Errorf("got %s, %v", e.Class, e)
+		}
+	})
 }
 
 func TestCancelledWhileWaitingForAToken(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 )
 
 type storageQueueSettings struct {
-	URL        string        `json:"url" doc:"The account's root, https://ACCOUNT.queue.core.windows.net, to which the Function App's identity is sent. Either this or connection."`
+	URL        string        `json:"url" doc:"The account's root, https://ACCOUNT.queue.core.windows.net, where the Function App's identity is used. Either this or connection."`
 	Connection string        `json:"connection" doc:"A connection string, with an account key or a shared access signature. Either this or url." secret:"true"`
 	Queue      string        `json:"queue" doc:"The queue, which must exist." required:"true"`
 	TTL        time.Duration `json:"ttl" doc:"After what time a message that nobody took is gone; by default never."`
