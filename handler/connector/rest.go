@@ -2,6 +2,7 @@ package connector
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	// maxAnswer is how much of an answer is read, in bytes.
+	// maxAnswer is how much of an answer is read, in bytes, unless a connector expects more.
 	maxAnswer = 1 << 20
 	// maxRetryAfter caps what a service may ask us to wait.
 	maxRetryAfter = 24 * time.Hour
@@ -30,6 +31,7 @@ type rest struct {
 	client  *http.Client // as redirectless made it
 	clock   signup.Clock
 	timeout time.Duration // of one try, its body included
+	most    int           // how much of an answer is read, in bytes; 0 = maxAnswer
 	// judge may change what an answer means, by the API's own codes; nil = the status says it all. It must not copy text
 	// of the answer into the error, but for codes that it knows.
 	judge func(a answer, e *signup.Error)
@@ -71,13 +73,14 @@ func (c *rest) call(ctx context.Context, r request) (answer, error) {
 		return answer{}, transportError(ctx, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	most := cmp.Or(c.most, maxAnswer)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(most)+1))
 	a := answer{status: resp.StatusCode, header: resp.Header, body: body}
 	class, word, bad := signup.StatusClass(a.status)
 	switch {
 	case !bad && err != nil:
 		return answer{}, transportError(ctx, err)
-	case !bad && len(body) > maxAnswer:
+	case !bad && len(body) > most:
 		return answer{}, &signup.Error{Class: signup.Transient, Code: "answer-too-large", Status: a.status}
 	case !bad:
 		return a, nil

@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -35,7 +36,7 @@ func decode(settings map[string]any, into any) []error {
 		case (!set || v == nil || v == "" || f.value.Kind() == reflect.Slice && f.value.Len() == 0) && f.tag.Get("required") == "true":
 			errs = append(errs, fmt.Errorf("settings.%s: missing", name))
 		case (!set || v == nil) && f.tag.Get("default") != "":
-			if err := f.set(f.tag.Get("default")); err != nil {
+			if err := f.set(f.absent()); err != nil {
 				panic("connector: default of settings." + name + ": " + err.Error()) // a mistake in the struct's tag
 			}
 		}
@@ -58,6 +59,15 @@ func collect(v reflect.Value, into map[string]field) {
 		}
 		into[f.Tag.Get("json")] = field{v.Field(i), f.Tag}
 	}
+}
+
+// absent is the value of the default tag, as a decoder would have made it.
+func (f field) absent() any {
+	text := f.tag.Get("default")
+	if n, err := strconv.Atoi(text); err == nil && f.value.Kind() == reflect.Int {
+		return n
+	}
+	return text
 }
 
 func (f field) set(v any) error {
