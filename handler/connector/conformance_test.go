@@ -42,6 +42,8 @@ var harnesses = map[string]connectortest.Harness{
 		connectortest.SpentKey:     "a queue takes an id that it refused before",
 	}},
 	"stripe": {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
+	"salesforce": salesforceHarness("fail"),
+	"stripe":     {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
 	"webhook": {New: webhookSystem, Skip: map[string]string{
 		connectortest.FailedLookup:    "a receiver cannot be asked for anything: it de-duplicates by webhook-id",
 		connectortest.SpentKey:        "a receiver takes an id that it refused before",
