@@ -1,0 +1,585 @@
+package connector_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/connector"
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
+)
+
+// person is the nth user, with an address of their own.
+func person(n int) signup.Request {
+	req := ada
+	req.User = signup.UserID(fmt.Sprintf("%08d-5eed-4000-8000-00000000beef", n))
+	req.Email = fmt.Sprintf("user%d@example.com", n)
+	req.Record = map[string]any{"LastName": fmt.Sprintf("User %d", n), "Email": req.Email}
+	return req
+}
+
+func people(n int) (reqs []signup.Request) {
+	for i := range n {
+		reqs = append(reqs, person(i))
+	}
+	return reqs
+}
+
+func having(req signup.Request, field string, v any) signup.Request {
+	req.Record = maps.Clone(req.Record)
+	req.Record[field] = v
+	return req
+}
+
+// holder is the external id of the record with this id, "" if there is none.
+func (o org) holder(id string) signup.UserID {
+	for _, r := range o.there.Records() {
+		if r.ID == id && !r.Deleted {
+			user, _ := r.Fields["Entra_Object_Id__c"].(string)
+			return signup.UserID(user)
+		}
+	}
+	return ""
+}
+
+// count is how many live records there are.
+func (o org) count() (n int) {
+	for _, r := range o.there.Records() {
+		if !r.Deleted {
+			n++
+		}
+	}
+	return n
+}
+
+// salesforceAt opens a connector to a server that gives out tokens and answers all else with this handler.
+func salesforceAt(t *testing.T, h http.HandlerFunc, more map[string]any) signup.Connector {
+	t.Helper()
+	_, key := appKey()
+	root, client := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/services/oauth2/token" {
+			_, _ = w.Write([]byte(`{"access_token":"00D1!token","token_type":"Bearer","instance_url":"https://instance.invalid"}`))
+			return
+		}
+		h(w, r)
+	}))
+	settings := map[string]any{"url": root, "clientId": consumerKey, "privateKey": key, "username": "sync@example.org"}
+	maps.Copy(settings, more)
+	return open(t, "salesforce", settings, connector.Env{HTTP: client, Clock: sim.NewClock(start)})
+}
+
+// wantErr demands an outcome with this class and code.
+func wantErr(t *testing.T, err error, class signup.Class, code string) *signup.Error {
+	t.Helper()
+	e, ok := errors.AsType[*signup.Error](err)
+	if !ok || e.Class != class || e.Code != code {
+		t.Fatalf("got %v (%s), want %s, %q", err, signup.ClassOf(err), class, code)
+	}
+	return e
+}
+
+func TestSalesforceRequest(t *testing.T) {
+	var got strings.Builder
+	c := salesforceAt(t, func(w http.ResponseWriter, r *http.Request) {
+		got.WriteString(r.Method + " " + r.URL.String() + "\n")
+		for _, name := range []string{"Authorization", "Content-Type", "Sforce-Duplicate-Rule-Header"} {
+			got.WriteString(name + ": " + r.Header.Get(name) + "\n")
+		}
+		body, _ := io.ReadAll(r.Body)
+		got.WriteString("\n" + strings.ReplaceAll(string(body), "},{", "},\n{") + "\n")
+		_, _ = w.Write([]byte(`[{"id":"0035f0000000001AAA","success":true,"created":true,"errors":[]},{"id":"0035f0000000002AAA","success":true,"created":false,"errors":[]}]`))
+	}, map[string]any{"duplicates": "allow"})
+	first := having(having(having(person(1), "Seats__c", 3), "VIP__c", true), "Phone", "")
+	results := c.(signup.Batcher).AssociateAll(t.Context(), []signup.Request{first, having(person(2), "Score__c", 0.25)})
+	want := []signup.Result{{Account: signup.Account{ID: "0035f0000000001AAA", Created: true}}, {Account: signup.Account{ID: "0035f0000000002AAA"}}}
+	if diff := cmp.Diff(results, want); diff != "" {
+		t.Errorf("results (-got +want):\n%s", diff)
+	}
+	golden(t, "salesforce-upsert.txt", got.String())
+}
+
+func TestSalesforceFifteenUsersAreOneCall(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	reqs := people(15)
+	for round, created := range []bool{true, false} {
+		for i, r := range o.all(t, reqs...) {
+			if r.Err != nil || r.Account.Created != created || o.holder(r.Account.ID) != reqs[i].User {
+				t.Errorf("round %d, user %d: %+v, which is %s's", round, i, r, o.holder(r.Account.ID))
+			}
+		}
+		if got := o.there.Calls()["collection"]; got != round+1 {
+			t.Errorf("%d calls after %d rounds", got, round+1)
+		}
+	}
+	if o.count() != 15 {
+		t.Errorf("%d records, want 15", o.count())
+	}
+}
+
+func TestSalesforceResultsAreEachUsersOwn(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	reqs := people(15)
+	for i := range reqs {
+		switch {
+		case i%4 == 1:
+			reqs[i] = having(reqs[i], "Email", "not an address")
+		case i%4 == 3:
+			reqs[i].Record = map[string]any{"Email": reqs[i].Email}
+		case i == 6:
+			reqs[i] = having(reqs[i], "Tags__c", []any{"a"})
+		}
+	}
+	for i, r := range o.all(t, reqs...) {
+		switch {
+		case i%4 == 1:
+			if e := wantErr(t, r.Err, signup.Permanent, "rejected"); e.Detail != "salesforce: INVALID_EMAIL_ADDRESS (Email)" {
+				t.Errorf("user %d: %v", i, e)
+			}
+		case i%4 == 3:
+			if e := wantErr(t, r.Err, signup.Permanent, "rejected"); e.Detail != "salesforce: REQUIRED_FIELD_MISSING (LastName)" {
+				t.Errorf("user %d: %v", i, e)
+			}
+		case i == 6:
+			wantErr(t, r.Err, signup.Permanent, "invalid-record")
+		case r.Err != nil || o.holder(r.Account.ID) != reqs[i].User:
+			t.Errorf("user %d: %+v, which is %s's", i, r, o.holder(r.Account.ID))
+		}
+	}
+	if got := o.there.Calls()["collection"]; got != 1 || o.count() != 7 {
+		t.Errorf("%d calls and %d records, want 1 and 7", got, o.count())
+	}
+}
+
+func TestSalesforceCallThatIsLostAfterItsEffectIsRepeated(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	o.there.Faults.Add(sim.Fault{Method: "PATCH", After: true})
+	for _, r := range o.all(t, people(15)...) {
+		wantErr(t, r.Err, signup.Transient, "cut")
+	}
+	for i, r := range o.all(t, people(15)...) {
+		if r.Err != nil || o.holder(r.Account.ID) != person(i).User {
+			t.Errorf("user %d: %+v", i, r)
+		}
+	}
+	if o.count() != 15 {
+		t.Errorf("%d records, want 15", o.count())
+	}
+}
+
+func TestSalesforceFieldThatDoesNotExistIsEverybodysTrouble(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	reqs := people(15)
+	reqs[3] = having(reqs[3], "Shoe_Size__c", "38")
+	for _, r := range o.all(t, reqs...) {
+		wantErr(t, r.Err, signup.Systemic, "schema")
+	}
+	if got := o.there.Calls()["collection"]; got != 1 || o.count() != 0 {
+		t.Errorf("%d calls and %d records, want 1 and 0", got, o.count())
+	}
+}
+
+func TestSalesforceValueThatBreaksTheCallIsOneUsersTrouble(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	reqs := people(15)
+	reqs[3] = having(reqs[3], "Seats__c", "three")
+	for i, r := range o.all(t, reqs...) {
+		switch {
+		case i == 3:
+			wantErr(t, r.Err, signup.Permanent, "rejected")
+		case r.Err != nil || o.holder(r.Account.ID) != reqs[i].User:
+			t.Errorf("user %d: %+v", i, r)
+		}
+	}
+	if got := o.there.Calls()["collection"]; got != 16 || o.count() != 14 {
+		t.Errorf("%d calls and %d records, want 16 and 14", got, o.count())
+	}
+}
+
+func TestSalesforceUserWhoComesTwiceIsWrittenOnce(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	results := o.all(t, person(1), person(2), person(1))
+	if results[0].Err != nil || results[2].Err != nil || results[0].Account.ID != results[2].Account.ID || results[2].Account.Created || o.count() != 2 {
+		t.Errorf("got %+v and %d records", results, o.count())
+	}
+}
+
+func TestSalesforceEmptyValuesAreLeftAlone(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	o.all(t, having(person(1), "Phone", "+44 20 7946 0000"))
+	o.all(t, having(having(person(1), "Phone", ""), "FirstName", nil))
+	if got := o.there.Records()[0].Fields["Phone"]; got != "+44 20 7946 0000" {
+		t.Errorf("phone %v", got)
+	}
+}
+
+func TestSalesforceDeletedRecordIsMadeAnew(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	old := o.all(t, person(1))[0].Account.ID
+	o.there.Edit(old, func(r *sim.SalesforceRecord) { r.Deleted = true })
+	req := unsure(person(1))
+	req.Known = old
+	if r := o.all(t, req)[0]; r.Err != nil || r.Account.ID == old || o.count() != 1 {
+		t.Errorf("got %+v and %d records", r, o.count())
+	}
+}
+
+func TestSalesforceCreationsAtTheSameTimeConflict(t *testing.T) {
+	var o org
+	racing := false
+	o = salesforceOrg(t, sim.SalesforceOptions{During: func() {
+		if !racing {
+			racing = true
+			if r := o.all(t, person(1))[0]; r.Err != nil {
+				t.Errorf("the faster one: %+v", r)
+			}
+		}
+	}}, nil, nil)
+	if e := wantErr(t, o.all(t, person(1))[0].Err, signup.Transient, "conflict"); e.Status != 409 {
+		t.Errorf("status %d, want 409: it is the one user's trouble", e.Status)
+	}
+	if r := o.all(t, person(1))[0]; r.Err != nil || r.Account.Created || o.count() != 1 {
+		t.Errorf("got %+v and %d records", r, o.count())
+	}
+}
+
+func TestSalesforceClashOnAnotherFieldIsPermanent(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	o.all(t, having(person(1), "Badge__c", "B-1"))
+	e := wantErr(t, o.all(t, having(person(2), "Badge__c", "b-1"))[0].Err, signup.Permanent, "clash")
+	if e.Detail != "salesforce: DUPLICATE_VALUE (Badge__c)" {
+		t.Errorf("got %v", e)
+	}
+}
+
+func TestSalesforceExternalIDsThatAreNotUniqueAreAmbiguous(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, map[string]any{"externalId": "Legacy_Id__c"}, nil)
+	for range 2 {
+		o.there.Add(sim.SalesforceRecord{Object: "Contact", Fields: map[string]any{"Legacy_Id__c": string(person(1).User)}})
+	}
+	wantErr(t, o.all(t, person(1))[0].Err, signup.Permanent, "ambiguous")
+}
+
+func TestSalesforceLeavesTheLastCallsToOthers(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{DailyCalls: 1000}, map[string]any{"apiUsageLimit": 90}, nil)
+	o.there.UseUp(899)
+	for i := range 2 { // the 900th is 90 percent, the next one more
+		if r := o.all(t, person(i))[0]; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	e := wantErr(t, o.all(t, person(3))[0].Err, signup.Throttled, "throttled")
+	if e.RetryAfter != 15*time.Minute || o.there.Calls()["collection"] != 2 {
+		t.Errorf("got %v after %s in %d calls", e, e.RetryAfter, o.there.Calls()["collection"])
+	}
+	o.clock.Advance(15 * time.Minute)
+	if r := o.all(t, person(3))[0]; r.Err != nil {
+		t.Error(r.Err)
+	}
+	wantErr(t, o.all(t, person(4))[0].Err, signup.Throttled, "throttled")
+}
+
+func TestSalesforceOrgWithoutCallsIsLeftAlone(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{DailyCalls: 10}, map[string]any{"apiUsageLimit": 100}, nil)
+	o.there.UseUp(10)
+	if e := wantErr(t, o.all(t, person(1))[0].Err, signup.Throttled, "throttled"); e.RetryAfter != 15*time.Minute {
+		t.Errorf("retry after %s", e.RetryAfter)
+	}
+}
+
+func TestSalesforceOutcomes(t *testing.T) {
+	problem := func(code string, fields ...string) string {
+		return `[{"errorCode":"` + code + `","message":"about ada@example.com","fields":["` + strings.Join(fields, `","`) + `"]}]`
+	}
+	item := func(code, message string) string {
+		return `[{"success":false,"created":false,"errors":[{"statusCode":"` + code + `","message":"` + message + `","fields":[]}]}]`
+	}
+	odd := signup.Error{Class: signup.Transient, Code: "not-understood", Detail: "the answer is not Salesforce's"}
+	tests := []struct {
+		status int
+		body   string
+		want   signup.Error
+	}{
+		{400, problem("JSON_PARSER_ERROR"), signup.Error{Class: signup.Permanent, Code: "rejected", Detail: "salesforce: JSON_PARSER_ERROR", Status: 400}},
+		{400, problem("REQUIRED_FIELD_MISSING", "LastName", "ada@example.com"), signup.Error{Class: signup.Permanent, Code: "rejected", Detail: "salesforce: REQUIRED_FIELD_MISSING (LastName)", Status: 400}},
+		{400, problem("INVALID_FIELD"), signup.Error{Class: signup.Systemic, Code: "schema", Detail: "salesforce: INVALID_FIELD", Status: 400}},
+		{400, problem("ada@example.com"), signup.Error{Class: signup.Permanent, Code: "rejected", Status: 400}},
+		{400, "<html>", signup.Error{Class: signup.Permanent, Code: "rejected", Status: 400}},
+		{403, problem("REQUEST_LIMIT_EXCEEDED"), signup.Error{Class: signup.Throttled, Code: "throttled", Detail: "salesforce: REQUEST_LIMIT_EXCEEDED", Status: 403, RetryAfter: 15 * time.Minute}},
+		{403, problem("INSUFFICIENT_ACCESS"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: INSUFFICIENT_ACCESS", Status: 403}},
+		{403, problem("FUNCTIONALITY_NOT_ENABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: FUNCTIONALITY_NOT_ENABLED", Status: 403}},
+		{403, problem("API_CURRENTLY_DISABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: API_CURRENTLY_DISABLED", Status: 403}},
+		{404, problem("NOT_FOUND"), signup.Error{Class: signup.Systemic, Code: "schema", Detail: "salesforce: NOT_FOUND", Status: 404}},
+		{404, "no such page", signup.Error{Class: signup.Systemic, Code: "not-found", Detail: "settings.url is not an org's", Status: 404}},
+		{302, "", signup.Error{Class: signup.Systemic, Code: "redirected", Detail: "the org has moved or is closed; settings.url wants its present My Domain", Status: 302}},
+		{300, `["/services/data/v62.0/sobjects/Contact/0035f0000000001AAA"]`, signup.Error{Class: signup.Permanent, Code: "ambiguous", Detail: "more than one record has this external id", Status: 300}},
+		{429, "", signup.Error{Class: signup.Throttled, Code: "throttled", Status: 429}},
+		{500, problem("UNKNOWN_EXCEPTION"), signup.Error{Class: signup.Transient, Code: "unavailable", Detail: "salesforce: UNKNOWN_EXCEPTION", Status: 500}},
+		{500, problem("APEX_ERROR"), signup.Error{Class: signup.Transient, Code: "unavailable", Detail: "salesforce: APEX_ERROR", Status: 500}},
+		{503, problem("SERVER_UNAVAILABLE"), signup.Error{Class: signup.Transient, Code: "unavailable", Detail: "salesforce: SERVER_UNAVAILABLE", Status: 503}},
+		{200, item("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access"), signup.Error{Class: signup.Transient, Code: "conflict", Detail: "salesforce: UNABLE_TO_LOCK_ROW", Status: 409}},
+		{200, item("DUPLICATE_VALUE", "duplicate value found: <unknown> duplicates value on record with id: <unknown>"), signup.Error{Class: signup.Transient, Code: "conflict", Detail: "salesforce: DUPLICATE_VALUE", Status: 409}},
+		{200, item("DUPLICATE_VALUE", "duplicate value found: entra_object_id__c duplicates value on record with id: 0035f0000000001"), signup.Error{Class: signup.Transient, Code: "conflict", Detail: "salesforce: DUPLICATE_VALUE (entra_object_id__c)", Status: 409}},
+		{200, item("INSUFFICIENT_ACCESS_OR_READONLY", "x"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: INSUFFICIENT_ACCESS_OR_READONLY", Status: 403}},
+		{200, item("FIELD_CUSTOM_VALIDATION_EXCEPTION", "ada@example.com is no customer"), signup.Error{Class: signup.Permanent, Code: "rejected", Detail: "salesforce: FIELD_CUSTOM_VALIDATION_EXCEPTION"}},
+		{200, item("MIXED_DML_OPERATION", "x"), signup.Error{Class: signup.Permanent, Code: "rejected", Detail: "salesforce: MIXED_DML_OPERATION"}},
+		{200, item("REQUEST_LIMIT_EXCEEDED", "x"), signup.Error{Class: signup.Throttled, Code: "throttled", Detail: "salesforce: REQUEST_LIMIT_EXCEEDED", RetryAfter: 15 * time.Minute}},
+		{200, item("ada@example.com", "x"), odd},
+		{200, "", odd}, {200, "{}", odd}, {200, "[]", odd}, {200, "null", odd}, {200, "<html>ada@example.com", odd}, {204, "", odd},
+		{200, `[{}]`, odd}, {200, `[{"success":true,"id":"ada@example.com","errors":[]}]`, odd}, {200, `[{"success":true,"errors":[]}]`, odd},
+		{200, `[{"success":true,"id":"0035f0000000001AAA","errors":[{"statusCode":"X_Y"}]}]`, odd},
+		{200, `[{"success":false,"id":"0035f0000000001AAA","errors":[]}]`, odd},
+		{200, `[{"success":true,"id":"0035f0000000001AAA","errors":[]},{"success":true,"id":"0035f0000000002AAA","errors":[]}]`, odd},
+	}
+	for _, tt := range tests {
+		calls := 0
+		c := salesforceAt(t, func(w http.ResponseWriter, _ *http.Request) {
+			calls++
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(tt.status)
+			_, _ = w.Write([]byte(tt.body))
+		}, nil)
+		if e := *call(t, c, person(1)); e != tt.want || calls != 1 {
+			t.Errorf("%d %s: got %s, %v after %s in %d calls; want %s, %v", tt.status, tt.body, e.Class, &e, e.RetryAfter, calls, tt.want.Class, &tt.want)
+		}
+	}
+}
+
+func TestSalesforceHalfAListIsNobodysAnswer(t *testing.T) {
+	const ok = `{"id":"0035f0000000001AAA","success":true,"errors":[]}`
+	c := salesforceAt(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("[" + ok + "," + ok + "]")) }, nil)
+	for _, r := range c.(signup.Batcher).AssociateAll(t.Context(), people(3)) {
+		wantErr(t, r.Err, signup.Transient, "not-understood")
+	}
+}
+
+func TestSalesforceRecordOfWrongFields(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	for field, v := range map[string]any{
+		"ID": "003", "attributes": "x", "ENTRA_OBJECT_ID__C": "x", "Account.Ext__c": "x", "Account": map[string]any{"Ext__c": "x"}, "Tags__c": []any{"x"},
+	} {
+		if e := call(t, o, having(person(1), field, v)); e.Class != signup.Permanent || e.Code != "invalid-record" {
+			t.Errorf("%s: got %s, %v", field, e.Class, e)
+		}
+	}
+	if got := o.there.Calls(); len(got) != 0 {
+		t.Errorf("calls were made: %v", got)
+	}
+}
+
+func TestSalesforceFieldsAreChecked(t *testing.T) {
+	var got []string
+	for _, err := range kindOf(t, "salesforce").CheckRecord(map[string]any{
+		"LastName": nil, "Loyalty__c": nil, "id": nil, "Attributes": nil, "Account": map[string]any{"Ext__c": nil}, "Account.Name": nil,
+	}) {
+		got = append(got, err.Error())
+	}
+	want := []string{
+		"record.Account: wants a value, not fields below it", "record.Account.Name: a field is an API name of letters, digits and _",
+		"record.Attributes: is set by the connector itself", "record.id: is set by the connector itself",
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("errors (-got +want):\n%s", diff)
+	}
+}
+
+// contact is the object Contact, changed.
+func contact(change func(f *sim.SalesforceField)) []sim.SalesforceObject {
+	all := sim.SalesforceObjects()
+	for i := range all[0].Fields {
+		change(&all[0].Fields[i])
+	}
+	return all
+}
+
+func TestSalesforceCheckComparesTheObject(t *testing.T) {
+	is := func(name string, change func(f *sim.SalesforceField)) []sim.SalesforceObject {
+		return contact(func(f *sim.SalesforceField) {
+			if f.Name == name {
+				change(f)
+			}
+		})
+	}
+	const own = "Entra_Object_Id__c"
+	tests := []struct {
+		name    string
+		objects []sim.SalesforceObject
+		object  string
+		shape   map[string]any
+		want    string
+	}{
+		{"good", nil, "Contact", map[string]any{"lastname": nil, "Email": nil}, ""},
+		{"record not known", nil, "Contact", nil, ""},
+		{"needed", nil, "Lead", map[string]any{"Email": nil}, "the field LastName needs a value and the record has none; the field Company needs a value and the record has none"},
+		{"unknown field", nil, "Contact", map[string]any{"LastName": nil, "Shoe__c": nil}, "there is no field Shoe__c that the integration user may see"},
+		{"read-only field", is("Phone", func(f *sim.SalesforceField) { f.ReadOnly = true }), "Contact", map[string]any{"LastName": nil, "Phone": nil}, "the integration user may not write the field Phone"},
+		{"no external id", is(own, func(f *sim.SalesforceField) { f.Name = "Other__c" }), "Contact", nil, "there is no field " + own + " that the integration user may see"},
+		{"not an external id", is(own, func(f *sim.SalesforceField) { f.ExternalID = false }), "Contact", nil, "the field " + own + " is not an external id"},
+		{"not unique", is(own, func(f *sim.SalesforceField) { f.Unique = false }), "Contact", nil, "the field " + own + " is not unique"},
+		{"too short", is(own, func(f *sim.SalesforceField) { f.Length = 20 }), "Contact", nil, "the field " + own + " is not a text of 36 characters"},
+	}
+	for _, tt := range tests {
+		o := salesforceOrg(t, sim.SalesforceOptions{Objects: tt.objects}, map[string]any{"object": tt.object}, tt.shape)
+		err := o.Check(t.Context())
+		if tt.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		if e := wantErr(t, err, signup.Permanent, "schema"); e.Detail != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, e.Detail, tt.want)
+		}
+	}
+}
+
+func TestSalesforceCheckOfAnObjectThatIsNotThere(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, map[string]any{"object": "Member__c"}, nil)
+	wantErr(t, o.Check(t.Context()), signup.Systemic, "schema")
+}
+
+func TestSalesforceCheckReadsALargeDescription(t *testing.T) {
+	described := `{"name":"Contact","createable":true,"updateable":true,"fields":[{"name":"Entra_Object_Id__c","type":"string","length":36,
+		"externalId":true,"unique":true,"createable":true,"updateable":true,"nillable":true,"picklistValues":["` + strings.Repeat("x", 3<<20) + `"]}]}`
+	c := salesforceAt(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(described)) }, nil)
+	if err := c.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSalesforceCheckTakesNoOtherAnswer(t *testing.T) {
+	for _, body := range []string{"", "{}", "[]", "<html>", `{"name":"Contact","fields":[]}`, `{"name":"Lead","fields":[{"name":"Id"}]}`} {
+		c := salesforceAt(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }, nil)
+		wantErr(t, c.Check(t.Context()), signup.Transient, "not-understood")
+	}
+}
+
+// matching is an org with a duplicate rule and a policy for it.
+func matching(t *testing.T, rule, by, policy string) org {
+	return salesforceOrg(t, sim.SalesforceOptions{Duplicates: rule, MatchBy: by}, map[string]any{"duplicates": policy}, nil)
+}
+
+func there(email, last, user string) sim.SalesforceRecord {
+	fields := map[string]any{"Email": email, "LastName": last}
+	if user != "" {
+		fields["Entra_Object_Id__c"] = user
+	}
+	return sim.SalesforceRecord{Object: "Contact", Fields: fields}
+}
+
+func TestSalesforceDuplicatesByPolicy(t *testing.T) {
+	me := person(1)
+	unverified := me
+	unverified.EmailVerified = false
+	unmapped := me
+	unmapped.Record = map[string]any{"LastName": "User 1"}
+	tests := []struct {
+		name, rule, by, policy string
+		there                  []sim.SalesforceRecord
+		req                    signup.Request
+		linked                 bool
+		detail                 string // of the refusal, "" if it goes well
+	}{
+		{"fail", "alert", "", "fail", []sim.SalesforceRecord{there("USER1@example.com", "X", "")}, me, false, "salesforce: DUPLICATES_DETECTED"},
+		{"allow", "alert", "", "allow", []sim.SalesforceRecord{there("user1@example.com", "X", "")}, me, false, ""},
+		{"allow, and the rule blocks", "block", "", "allow", []sim.SalesforceRecord{there("user1@example.com", "X", "")}, me, false, "salesforce: DUPLICATES_DETECTED"},
+		{"link", "block", "", "link", []sim.SalesforceRecord{there("USER1@example.com", "X", "")}, me, true, ""},
+		{"link, nobody matches", "block", "", "link", []sim.SalesforceRecord{there("user2@example.com", "X", "")}, me, false, ""},
+		{"link, unverified", "block", "", "link", []sim.SalesforceRecord{there("user1@example.com", "X", "")}, unverified, false, "the user has no verified e-mail address in the record"},
+		{"link, address not mapped", "block", "LastName", "link", []sim.SalesforceRecord{there("user1@example.com", "User 1", "")}, unmapped, false, "the user has no verified e-mail address in the record"},
+		{"link, two match", "block", "", "link", []sim.SalesforceRecord{there("user1@example.com", "X", ""), there("user1@example.com", "Y", "")}, me, false, "2 records match"},
+		{"link, somebody else's", "block", "", "link", []sim.SalesforceRecord{there("user1@example.com", "X", string(person(9).User))}, me, false, "the record that matches is linked to another user"},
+		{"link, another address", "block", "LastName", "link", []sim.SalesforceRecord{there("other@example.com", "User 1", "")}, me, false, "the record that matches has another Email"},
+		{"link, no address", "block", "LastName", "link", []sim.SalesforceRecord{there("", "User 1", "")}, me, false, "the record that matches has another Email"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := matching(t, tt.rule, tt.by, tt.policy)
+			var ids []string
+			for _, r := range tt.there {
+				ids = append(ids, o.there.Add(r))
+			}
+			before := asJSON(o.there.Records())
+			r := o.all(t, person(7), tt.req)[1]
+			if tt.detail != "" {
+				e := wantErr(t, r.Err, signup.Permanent, "duplicate")
+				if !strings.Contains(e.Detail, tt.detail) || len(e.Detail) > 200 {
+					t.Errorf("got %v, want %q", e, tt.detail)
+				}
+				if after := asJSON(o.there.Records()[:len(ids)]); after != before {
+					t.Errorf("the records are now\n%s\nand were\n%s", after, before)
+				}
+				return
+			}
+			if r.Err != nil || o.holder(r.Account.ID) != tt.req.User || slices.Contains(ids, r.Account.ID) != tt.linked || r.Account.Created == tt.linked {
+				t.Errorf("got %+v of %s; linked: %v", r, o.holder(r.Account.ID), ids)
+			}
+		})
+	}
+}
+
+func TestSalesforceLinkIsMadeOnceWhateverGetsLost(t *testing.T) {
+	for name, fault := range map[string]sim.Fault{
+		"the upsert alone":     {Method: "PATCH", Path: "/sobjects/Contact/Entra", Status: 503, Body: "{}"},
+		"the look":             {Method: "GET", Path: "/sobjects/Contact/", Status: 503, Body: "{}"},
+		"the look is HTML":     {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: "<html>"},
+		"the look is another":  {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: `{"Id":"0035f0000000009AAA","Email":"user1@example.com","Entra_Object_Id__c":null}`},
+		"the look says less":   {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: `{"Id":"0035f0000000001AAA","Email":"user1@example.com"}`},
+		"the link":             {Method: "PATCH", Path: "/sobjects/Contact/003", Status: 503},
+		"the answer to a link": {Method: "PATCH", Path: "/sobjects/Contact/003", After: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := matching(t, "block", "", "link")
+			id := o.there.Add(there("user1@example.com", "X", ""))
+			o.there.Faults.Add(fault)
+			if err := o.all(t, person(1))[0].Err; signup.ClassOf(err) != signup.Transient || err == nil {
+				t.Errorf("got %v, want a transient outcome", err)
+			}
+			if r := o.all(t, unsure(person(1)))[0]; r.Err != nil || r.Account.ID != id || o.holder(id) != person(1).User || o.count() != 1 {
+				t.Errorf("got %+v and %d records", r, o.count())
+			}
+		})
+	}
+}
+
+func TestSalesforceTwoUsersDoNotLinkTheSameRecord(t *testing.T) {
+	o := matching(t, "block", "", "link")
+	id := o.there.Add(there("user1@example.com", "X", ""))
+	twin := person(2)
+	twin.Email, twin.Record = person(1).Email, person(1).Record
+	results := o.all(t, person(1), twin)
+	if results[0].Err != nil || results[0].Account.ID != id {
+		t.Errorf("got %+v", results[0])
+	}
+	wantErr(t, results[1].Err, signup.Permanent, "duplicate")
+}
+
+func TestSalesforceReadsTheMatchesInEitherSpelling(t *testing.T) {
+	for _, spelling := range []string{"duplicateResut", "duplicateResult"} {
+		c := salesforceAt(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case strings.Contains(r.URL.Path, "/composite/"):
+				_, _ = w.Write([]byte(`[{"success":false,"errors":[{"statusCode":"DUPLICATES_DETECTED","message":"Use one of these records?","fields":[]}]}]`))
+			case strings.Contains(r.URL.Path, "/Entra_Object_Id__c/"):
+				w.WriteHeader(400)
+				_, _ = w.Write([]byte(`[{"` + spelling + `":{"matchResults":[{"matchRecords":[{"record":{"attributes":{"type":"Contact"},"Id":"0038M0000016Wv8QAE"}}]}]},
+					"errorCode":"DUPLICATES_DETECTED","message":"Use one of these records?"}]`))
+			case r.Method == "GET":
+				_, _ = w.Write([]byte(`{"Id":"0038M0000016Wv8QAE","Email":"user1@example.com","Entra_Object_Id__c":null}`))
+			default:
+				w.WriteHeader(204)
+			}
+		}, map[string]any{"duplicates": "link"})
+		if a, err := c.Associate(t.Context(), person(1)); err != nil || a.ID != "0038M0000016Wv8QAE" {
+			t.Errorf("%s: got %+v, %v", spelling, a, err)
+		}
+	}
+}
