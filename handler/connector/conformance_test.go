@@ -41,7 +41,6 @@ var harnesses = map[string]connectortest.Harness{
 		connectortest.FailedLookup: "nothing can be looked up in a queue: receivers take an id once",
 		connectortest.SpentKey:     "a queue takes an id that it refused before",
 	}},
-	"stripe": {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
 	"salesforce": salesforceHarness("fail"),
 	"stripe":     {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
 	"webhook": {New: webhookSystem, Skip: map[string]string{
