@@ -66,35 +66,3 @@ func invocationTime(root, setting string) (time.Duration, error) {
 	}
 	return min(limit-runMargin, runTime), nil
 }
-
-type checkCommand struct {
-	JSON bool `help:"Print one JSON object."`
-}
-
-// Run checks what can be checked without asking anyone.
-func (c checkCommand) Run(_ context.Context, s system) error {
-	a, err := openApp(s.getenv, functions.NewLogger(s.stdout, s.stderr))
-	if c.JSON {
-		errs := []string{}
-		if err != nil {
-			for _, e := range eachError(err) {
-				errs = append(errs, e.Error())
-			}
-		}
-		if err := json.NewEncoder(s.stdout).Encode(map[string]any{"good": len(errs) == 0, "errors": errs}); err != nil {
-			return err
-		}
-	}
-	if err != nil {
-		return refusal{err}
-	}
-	defer a.ledger.Close()
-	if c.JSON {
-		return nil
-	}
-	fmt.Fprintf(s.stdout, "%s is good: %d destinations\n", a.env.Config, len(a.config.Destinations))
-	for _, d := range a.config.Destinations {
-		fmt.Fprintf(s.stdout, "  %-20s %-12s %s\n", d.Name, d.Connector, d.Mode)
-	}
-	return nil
-}
