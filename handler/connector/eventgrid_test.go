@@ -17,8 +17,8 @@ import (
 	"signup-sync/handler/sim"
 )
 
-// people are n requests; bulk says how large the record of each is, in bytes.
-func people(n int, bulk func(i int) int) []signup.Request {
+// readers are n requests; bulk says how large the record of each is, in bytes.
+func readers(n int, bulk func(i int) int) []signup.Request {
 	var all []signup.Request
 	for i := range n {
 		req := ada
@@ -61,7 +61,7 @@ func outcomes(t *testing.T, reqs []signup.Request, results []signup.Result) (all
 func TestEventGridSendsTheUsersOfOneReadInOneArray(t *testing.T) {
 	there := sim.NewEventGrid(sim.EventGridOptions{Clock: sim.NewClock(start)})
 	c := topic(t, there)
-	reqs := people(15, func(i int) int {
+	reqs := readers(15, func(i int) int {
 		if i == 7 {
 			return 2_000_000 // alone refused, before anything is sent
 		}
@@ -89,7 +89,7 @@ func TestEventGridArraysStayBelowTheLimit(t *testing.T) {
 		largest = max(largest, int(r.ContentLength))
 		there.ServeHTTP(w, r)
 	}))
-	reqs := people(15, func(int) int { return 200_000 })
+	reqs := readers(15, func(int) int { return 200_000 })
 	for _, o := range outcomes(t, reqs, c.AssociateAll(t.Context(), reqs)) {
 		if o != "ok" {
 			t.Error(o)
@@ -118,7 +118,7 @@ func TestEventGridOneEventDoesNotHoldTheOthers(t *testing.T) {
 				seen[e.Subject]++
 			}
 		}))
-		reqs := people(15, func(i int) int {
+		reqs := readers(15, func(i int) int {
 			if i == 3 || i == 14 {
 				return 3
 			}
@@ -141,7 +141,7 @@ func TestEventGridAnOutageIsEverybodys(t *testing.T) {
 	for _, status := range []int{401, 429, 503} {
 		calls := 0
 		c := topic(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { calls++; w.WriteHeader(status) }))
-		reqs := people(4, func(int) int { return 1 })
+		reqs := readers(4, func(int) int { return 1 })
 		got := outcomes(t, reqs, c.AssociateAll(t.Context(), reqs))
 		word := map[int]string{401: "unauthorized", 429: "throttled", 503: "unavailable"}[status]
 		if diff := cmp.Diff(got, []string{word, word, word, word}); diff != "" || calls != 1 {
@@ -151,7 +151,7 @@ func TestEventGridAnOutageIsEverybodys(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	c := topic(t, http.NotFoundHandler())
-	for _, r := range c.AssociateAll(ctx, people(3, func(int) int { return 1 })) {
+	for _, r := range c.AssociateAll(ctx, readers(3, func(int) int { return 1 })) {
 		if !errors.Is(r.Err, context.Canceled) || r.Account.ID != "" {
 			t.Errorf("cancelled: %+v", r)
 		}

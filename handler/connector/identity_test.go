@@ -153,7 +153,7 @@ func TestTheManagedIdentityOpensEveryService(t *testing.T) {
 		root, hc := serve(t, tt.there)
 		tt.settings["url"] = root
 		c := open(t, tt.kind, tt.settings, connector.Env{HTTP: hc, Token: credential, Clock: clock})
-		for _, req := range people(2, func(int) int { return 1 }) {
+		for _, req := range readers(2, func(int) int { return 1 }) {
 			if _, err := c.Associate(t.Context(), req); err != nil {
 				t.Errorf("%s: %v", tt.kind, err)
 			}
