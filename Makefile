@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LDFLAGS := -ldflags '-s -w'
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/handler, static, for this machine
 	CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o $(HANDLER) ./handler
@@ -17,8 +17,11 @@ build: ## Build bin/handler, static, for this machine
 run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, three destinations
 	$(HANDLER) local --signups $(SIGNUPS)
 
-test: build $(AZURITE)/node_modules ## Install what the tests need and run them all, with the race detector
+test: build databases $(AZURITE)/node_modules ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/...
+
+databases: ## Install PostgreSQL and MariaDB, which the tests start for themselves, where this is Debian and root
+	@sh .ci/databases
 
 bench: ## Measure decoding beside the Graph SDK's own parser
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./handler/entra
@@ -49,4 +52,4 @@ $(AZURITE)/node_modules: $(AZURITE)/package-lock.json
 	npm ci --prefix $(AZURITE) --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test bench soak package lint docs sim clean
+.PHONY: help build run test databases bench soak package lint docs sim clean

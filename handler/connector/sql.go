@@ -11,22 +11,26 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
 	"signup-sync/handler/signup"
 )
 
 type sqlSettings struct {
-	Driver  string        `json:"driver" doc:"The database: sqlite or sqlserver." required:"true"`
-	DSN     string        `json:"dsn" doc:"The data source name of that driver; for sqlite a file's path or file: URI, for sqlserver a connection string or sqlserver:// URL." required:"true" secret:"true"`
-	Table   string        `json:"table" doc:"The table, with its schema if need be: crm.customers." required:"true"`
-	Key     string        `json:"key" doc:"The column that holds the user's object id; it needs a unique index of its own." required:"true"`
-	Auth    string        `json:"auth" doc:"password: as the data source name says. entra: as the Function App's managed identity, whose token is the password." default:"password" enum:"password,entra"`
-	Timeout time.Duration `json:"timeout" doc:"How long one statement may take." default:"15s"`
+	Driver    string        `json:"driver" doc:"The database: mysql (MariaDB too), postgres, sqlite, or sqlserver (Azure SQL too)." required:"true"`
+	DSN       string        `json:"dsn" doc:"The data source name of that driver. For mysql user:password@tcp(host:3306)/database; another machine is spoken to over TLS, and its certificate is checked unless tls= says otherwise. For postgres a postgres:// URL or key=value pairs; another machine is spoken to over TLS, and sslmode=verify-full checks its certificate. For sqlite a file's path or file: URI. For sqlserver a connection string or sqlserver:// URL." required:"true" secret:"true"`
+	Table     string        `json:"table" doc:"The table, with its schema if need be: crm.customers. The login needs the rights INSERT, UPDATE and SELECT on this one table. postgres: names are as they are stored, mostly in lower case."`
+	Key       string        `json:"key" doc:"The column that holds the user's object id; it needs a unique index of its own."`
+	Statement string        `json:"statement" doc:"Instead of table and key: one statement of your own, with parameters :name from the record, :user_id and :tenant_id. An empty field is NULL. It must insert or update by :user_id, since it may run again for the same user, and grant its login no more than it needs."`
+	Auth      string        `json:"auth" doc:"password: as the data source name says. entra: as the Function App's managed identity, whose token is the password." default:"password" enum:"password,entra"`
+	Timeout   time.Duration `json:"timeout" doc:"How long one user's statements may take." default:"15s"`
 }
 
 func sqlKind() Kind {
 	return Kind{
 		Name:     "sql",
-		Doc:      "A row in a table, by the user's object id; the record's fields are columns. A field that is empty for a user leaves its column alone.",
+		Doc:      "A row in a table, by the user's object id; the record's fields are columns. A field that is empty for a user leaves its column alone. Or what a statement of your own makes of it.",
 		Settings: sqlSettings{}, Concurrency: 4,
 		Connect: Connector(openSQL), Fields: columnErrors,
 	}
@@ -42,14 +46,20 @@ type dialect struct {
 	exists   func(table, key string) string                   // selects a row if there is one with this key
 	judge    func(err error) *signup.Error                    // nil = the database did not say it; code "conflict" = another row is in the way
 	describe func(ctx context.Context, db *sql.DB, table string) (description, error)
+	// store stands for exists and upsert where no single statement of the database does it right. The values are
+	// the key and then the columns, which are quoted.
+	store  func(ctx context.Context, c *sqlConnector, columns []string, values []any) (created bool, err error)
+	value  func(v any) any // a parameter as the database wants it; nil = as it is
+	syntax syntax          // how statements are written; without one there are none but our own
 }
 
 // description is what Check needs to know of a table.
 type description struct {
 	found   bool
 	view    bool
+	exact   bool // names that differ in case are different names
 	columns []column
-	unique  []string // the columns that have a unique index or primary key of their own, in lower case
+	unique  []string // the columns that have a unique index or primary key of their own, in lower case unless exact
 }
 
 type column struct {
@@ -59,6 +69,8 @@ type column struct {
 
 func dialects() map[string]dialect {
 	return map[string]dialect{
+		"mysql":     mysqlDialect(),
+		"postgres":  postgresDialect(),
 		"sqlite":    sqliteDialect(),
 		"sqlserver": sqlServerDialect(),
 	}
@@ -77,57 +89,78 @@ var (
 	tableName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62})?$`)
 )
 
-// sqlConnector keeps a row a user, by one statement that inserts or updates: nothing has to be looked up first, and the
-// same call again, also at the same time and from another process, leaves the same row.
-type sqlConnector struct {
+// sqlPool is a database and how to speak to it.
+type sqlPool struct {
 	dialect
 	db      *sql.DB
-	table   string
-	key     string
 	timeout time.Duration
 	shape   map[string]any
+}
+
+// Close gives the connections back.
+func (p *sqlPool) Close() error { return p.db.Close() }
+
+// sqlConnector keeps a row a user by insert-or-update: nothing has to be known first, and the same call again, also at
+// the same time and from another process, leaves the same row.
+type sqlConnector struct {
+	sqlPool
+	table string
+	key   string
 }
 
 var _ signup.Connector = (*sqlConnector)(nil)
 
 func openSQL(s sqlSettings, env Env) (signup.Connector, []error) {
+	pool, errs := openPool(s, env)
+	if s.Statement != "" {
+		c, more := openStatement(pool, s)
+		return c, append(errs, more...)
+	}
+	switch {
+	case s.Table == "":
+		errs = append(errs, errors.New("settings.table: missing; name the table, or write settings.statement"))
+	case !tableName.MatchString(s.Table):
+		errs = append(errs, errors.New("settings.table: wants a name of letters, digits and _, or schema.name"))
+	}
+	switch {
+	case s.Key == "":
+		errs = append(errs, errors.New("settings.key: missing; name the column of the user's object id, or write settings.statement"))
+	case !identifier.MatchString(s.Key):
+		errs = append(errs, errors.New("settings.key: wants a name of letters, digits and _"))
+	}
+	return &sqlConnector{sqlPool: pool, table: s.Table, key: s.Key}, errs
+}
+
+func openPool(s sqlSettings, env Env) (sqlPool, []error) {
 	var errs []error
-	c := &sqlConnector{table: s.Table, key: s.Key, timeout: s.Timeout, shape: env.Shape}
 	known := dialects()
 	d, ok := known[s.Driver]
-	switch {
-	case ok:
-		c.dialect = d
-	case s.Driver != "":
+	if !ok && s.Driver != "" {
 		errs = append(errs, fmt.Errorf("settings.driver: not known; there are %s", strings.Join(sortedKeys(known), ", ")))
 	}
 	if s.Auth != "" && s.Auth != "password" && s.Auth != "entra" {
 		errs = append(errs, errors.New("settings.auth: wants password or entra"))
 	}
-	if s.Table != "" && !tableName.MatchString(s.Table) {
-		errs = append(errs, errors.New("settings.table: wants a name of letters, digits and _, or schema.name"))
+	pool := sqlPool{dialect: d, timeout: s.Timeout, shape: env.Shape}
+	if !ok || s.DSN == "" {
+		return pool, errs
 	}
-	if s.Key != "" && !identifier.MatchString(s.Key) {
-		errs = append(errs, errors.New("settings.key: wants a name of letters, digits and _"))
+	db, err := d.open(s, env)
+	wrong, shown := errors.AsType[dsnError](err)
+	switch {
+	case errors.Is(err, errNoEntra):
+		errs = append(errs, errors.New("settings.auth: "+err.Error()))
+	case shown:
+		errs = append(errs, fmt.Errorf("settings.dsn: %w", wrong))
+	case err != nil:
+		errs = append(errs, errors.New("settings.dsn: is not one that "+s.Driver+" takes"))
+	default:
+		db.SetMaxOpenConns(4)
+		db.SetMaxIdleConns(2)
+		db.SetConnMaxIdleTime(5 * time.Minute)
+		pool.db = db
 	}
-	if ok && s.DSN != "" {
-		db, err := d.open(s, env)
-		wrong, shown := errors.AsType[dsnError](err)
-		switch {
-		case errors.Is(err, errNoEntra):
-			errs = append(errs, errors.New("settings.auth: "+err.Error()))
-		case shown:
-			errs = append(errs, fmt.Errorf("settings.dsn: %w", wrong))
-		case err != nil:
-			errs = append(errs, errors.New("settings.dsn: is not one that "+s.Driver+" takes"))
-		default:
-			c.db = db
-			c.db.SetMaxOpenConns(4)
-			c.db.SetMaxIdleConns(2)
-			c.db.SetConnMaxIdleTime(5 * time.Minute)
-		}
-	}
-	return c, errs
+	return pool, errs
 }
 
 // columnErrors takes a record whose fields are columns.
@@ -144,15 +177,12 @@ func columnErrors(fields map[string]any) []error {
 	return errs
 }
 
-// Close gives the connections back.
-func (c *sqlConnector) Close() error { return c.db.Close() }
-
 // Associate writes the row. Account.ID is the object id, since that is the row's key.
 func (c *sqlConnector) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
 	columns := []string{}
 	values := []any{string(req.User)}
 	for _, name := range sortedKeys(req.Record) {
-		v, err := sqlValue(req.Record[name])
+		v, err := c.bind(req.Record[name])
 		switch {
 		case err != nil:
 			return signup.Account{}, invalidRecord("record." + name + " has a value that JSON cannot hold")
@@ -166,38 +196,49 @@ func (c *sqlConnector) Associate(ctx context.Context, req signup.Request) (signu
 		columns = append(columns, c.quote(name))
 		values = append(values, v)
 	}
-	table, key := c.quotedTable(), c.quote(c.key)
 	try, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	// Only a hint for the counts: another process may be between the two statements.
-	var one int
-	err := c.db.QueryRowContext(try, c.exists(table, key), values[0]).Scan(&one)
-	created := errors.Is(err, sql.ErrNoRows)
-	if err != nil && !created {
-		return signup.Account{}, c.outcome(ctx, try, err)
+	store := upsertRow
+	if c.store != nil {
+		store = c.store
 	}
-	if err := c.write(ctx, try, c.upsert(table, key, columns), values); err != nil {
-		return signup.Account{}, err
+	created, err := store(try, c, columns, values)
+	if err != nil {
+		return signup.Account{}, c.outcome(ctx, try, err)
 	}
 	return signup.Account{ID: string(req.User), Created: created}, nil
 }
 
-// write upserts, and does so once more when another row was in the way: if that was this user's, of another writer, it
-// is found now. What is still in the way is somebody else's, and stays there until a person changes it.
-func (c *sqlConnector) write(ctx, try context.Context, statement string, values []any) error {
-	for again := true; ; again = false {
-		_, err := c.db.ExecContext(try, statement, values...)
-		if err == nil {
-			return nil
-		}
-		err = c.outcome(ctx, try, err)
-		switch {
-		case code(err) != "conflict":
-			return err
-		case !again:
-			return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a unique column"}
+// upsertRow writes the row by one statement. That it was created is only a hint for the counts: another process may be
+// between the two statements.
+func upsertRow(ctx context.Context, c *sqlConnector, columns []string, values []any) (created bool, err error) {
+	table, key := c.quotedTable(), c.quote(c.key)
+	var one int
+	err = c.db.QueryRowContext(ctx, c.exists(table, key), values[0]).Scan(&one)
+	created = errors.Is(err, sql.ErrNoRows)
+	if err != nil && !created {
+		return false, err
+	}
+	statement := c.upsert(table, key, columns)
+	_, err = c.db.ExecContext(ctx, statement, values...)
+	if e := c.judge(err); e != nil && e.Code == "conflict" {
+		// If the row that was in the way was this user's, of another writer, it is found now. What is still in the way is
+		// somebody else's, and stays there until a person changes it.
+		_, err = c.db.ExecContext(ctx, statement, values...)
+		if e := c.judge(err); e != nil && e.Code == "conflict" {
+			return false, refusedData("a unique column")
 		}
 	}
+	return created, err
+}
+
+// bind is a record's value as this database takes it.
+func (p *sqlPool) bind(v any) (any, error) {
+	v, err := sqlValue(v)
+	if err != nil || p.value == nil {
+		return v, err
+	}
+	return p.value(v), nil
 }
 
 // sqlValue is a record's value as a parameter: a list or map becomes JSON text, a time RFC 3339 text in UTC.
@@ -236,12 +277,16 @@ func (c *sqlConnector) compare(d description) []string {
 		return []string{c.table + " is a view; rows can be inserted or updated in a table only"}
 	}
 	var problems []string
+	same := strings.EqualFold
+	if d.exact {
+		same = func(a, b string) bool { return a == b }
+	}
 	has := func(name string) bool {
-		return slices.ContainsFunc(d.columns, func(x column) bool { return strings.EqualFold(x.name, name) })
+		return slices.ContainsFunc(d.columns, func(x column) bool { return same(x.name, name) })
 	}
 	if !has(c.key) {
 		problems = append(problems, "there is no column "+c.key)
-	} else if !slices.Contains(d.unique, strings.ToLower(c.key)) {
+	} else if !slices.ContainsFunc(d.unique, func(name string) bool { return same(name, c.key) }) {
 		problems = append(problems, fmt.Sprintf("column %s is not unique: CREATE UNIQUE INDEX %s_%s ON %s (%s)",
 			c.key, strings.ReplaceAll(c.table, ".", "_"), c.key, c.table, c.key))
 	}
@@ -251,32 +296,62 @@ func (c *sqlConnector) compare(d description) []string {
 		}
 	}
 	for _, x := range d.columns {
-		mapped := slices.ContainsFunc(sortedKeys(c.shape), func(name string) bool { return strings.EqualFold(name, x.name) })
-		if c.shape != nil && x.required && !mapped && !strings.EqualFold(x.name, c.key) {
+		mapped := slices.ContainsFunc(sortedKeys(c.shape), func(name string) bool { return same(name, x.name) })
+		if c.shape != nil && x.required && !mapped && !same(x.name, c.key) {
 			problems = append(problems, "column "+x.name+" needs a value and the record has none")
 		}
 	}
 	return problems
 }
 
-func (c *sqlConnector) quotedTable() string {
-	parts := strings.Split(c.table, ".")
+func (c *sqlConnector) quotedTable() string { return quoteTable(c.quote, c.table) }
+
+// quoteTable quotes a table's name, and its schema's if it has one.
+func quoteTable(quote func(string) string, table string) string {
+	parts := strings.Split(table, ".")
 	for i := range parts {
-		parts[i] = c.quote(parts[i])
+		parts[i] = quote(parts[i])
 	}
 	return strings.Join(parts, ".")
 }
 
 // outcome brings a database's error to ours; its text is not kept, since it may hold values or the data source's name.
-func (c *sqlConnector) outcome(ctx, try context.Context, err error) error {
+func (p *sqlPool) outcome(ctx, try context.Context, err error) error {
 	if ctx.Err() != nil {
 		return cancelled("write the row", ctx.Err())
 	}
 	if try.Err() != nil {
 		return &signup.Error{Class: signup.Transient, Code: "timeout"}
 	}
-	if e := c.judge(err); e != nil {
+	if e, ok := errors.AsType[*signup.Error](err); ok {
+		return e
+	}
+	if e := p.judge(err); e != nil {
 		return e
 	}
 	return &signup.Error{Class: signup.Transient, Code: "unavailable"}
+}
+
+// The outcomes that databases have in common.
+func refusedData(by string) *signup.Error {
+	return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by " + by}
+}
+
+func wrongSchema(detail string) *signup.Error {
+	return &signup.Error{Class: signup.Permanent, Code: "schema", Detail: detail + ": the table, its columns or the statement do not fit; see check"}
+}
+
+// databaseToken makes a reader of the app's own token for Azure's open-source databases, which take it as a password.
+func databaseToken(identity azcore.TokenCredential) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		none := &signup.Error{Class: signup.Systemic, Code: "unauthorized", Detail: "there is no token of the app's own identity"}
+		if identity == nil {
+			return "", none
+		}
+		token, err := identity.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://ossrdbms-aad.database.windows.net/.default"}})
+		if err != nil {
+			return "", none
+		}
+		return token.Token, nil
+	}
 }

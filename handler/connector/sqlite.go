@@ -27,6 +27,9 @@ func sqliteDialect() dialect {
 			return fmt.Sprintf("SELECT 1 FROM %s AS t WHERE t.%s = ?", table, key)
 		},
 		judge: judgeSQLite, describe: describeSQLite,
+		syntax: syntax{
+			parameter: func(int) string { return "?" }, native: "?@$", brackets: true, probe: explain,
+		},
 	}
 }
 
@@ -95,11 +98,11 @@ func judgeSQLite(err error) *signup.Error {
 		if what == "" {
 			what = "a constraint"
 		}
-		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by " + what}
+		return refusedData(what)
 	case 18, 20: // TOOBIG, MISMATCH
 		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: detail}
 	case 1, 25: // ERROR: no such table or column, no unique key; RANGE
-		return &signup.Error{Class: signup.Permanent, Code: "schema", Detail: "the table or a column is not as the record needs it; see check"}
+		return wrongSchema(detail)
 	case 3, 8, 23: // PERM, READONLY, AUTH
 		return &signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: detail}
 	case 14, 11, 26: // CANTOPEN, CORRUPT, NOTADB

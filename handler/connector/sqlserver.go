@@ -33,6 +33,10 @@ func sqlServerDialect() dialect {
 			return fmt.Sprintf("SELECT 1 FROM %s WHERE %s = CAST(@p1 AS varchar(36))", table, key)
 		},
 		judge: judgeSQLServer, describe: describeSQLServer,
+		syntax: syntax{
+			parameter: func(n int) string { return fmt.Sprintf("@p%d", n) },
+			native:    "@", nested: true, brackets: true, only: "merge", probe: ping,
+		},
 	}
 }
 
