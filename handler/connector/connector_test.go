@@ -75,7 +75,7 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 		{
 			"sql", "sql", map[string]any{"driver": "oracle", "dsn": secret, "table": "a;b", "key": "a b"},
 			[]string{
-				"settings.driver: not known; there are sqlite, sqlserver", "settings.table: wants a name of letters, digits and _, or schema.name",
+				"settings.driver: not known; there are mysql, postgres, sqlite, sqlserver", "settings.table: wants a name of letters, digits and _, or schema.name",
 				"settings.key: wants a name of letters, digits and _",
 			},
 		},

@@ -213,7 +213,11 @@ func freshDatabase(t testing.TB, start func() (*databaseServer, error), driver s
 			}
 		}
 	}
-	exe(server.admin, "CREATE DATABASE "+d.name)
+	characters := " CHARACTER SET utf8mb4"
+	if driver == "postgres" {
+		characters = ""
+	}
+	exe(server.admin, "CREATE DATABASE "+d.name+characters)
 	if d.DB, err = sql.Open(server.driver, d.dsn("", "", "")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,158 @@
+package connector_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/connector"
+	"signup-sync/handler/signup"
+)
+
+// TestDatabasesFromManyWriters has 16 writers at few rows, with a second unique column in their way.
+func TestDatabasesFromManyWriters(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, "CREATE TABLE t (id int, entra_id varchar(36) NOT NULL UNIQUE, email varchar(99) UNIQUE, n int)")
+		var writers sync.WaitGroup
+		var busy, created sync.Map
+		for w := range 16 {
+			c := open(t, "sql", d.settings("t"), connector.Env{})
+			writers.Go(func() {
+				for i := range 40 {
+					user := fmt.Sprintf("%08d-5eed-4000-8000-00000000beef", i%8)
+					req := with(map[string]any{"email": user + "@example.com", "n": w*100 + i})
+					req.User = signup.UserID(user)
+					a, err := c.Associate(t.Context(), req)
+					if e, ok := errors.AsType[*signup.Error](err); err != nil && (!ok || e.Class != signup.Transient || e.Code != "busy") {
+						t.Errorf("got %v, want it to be busy at most", err)
+					} else if err != nil {
+						busy.Store(fmt.Sprint(w, i), true)
+					}
+					if a.Created && d.driver == "mysql" {
+						if _, twice := created.LoadOrStore(user, true); twice {
+							t.Errorf("%s was created twice", user)
+						}
+					}
+				}
+			})
+		}
+		writers.Wait()
+		if got := d.rows(t, "SELECT count(*), count(DISTINCT entra_id), count(DISTINCT email) FROM t"); got != "8|8|8" {
+			t.Errorf("got %s, want 8 rows of 8 users", got)
+		}
+		n := 0
+		busy.Range(func(any, any) bool { n++; return true })
+		t.Logf("%d of 640 writes were busy", n)
+	})
+}
+
+func TestDatabasesWaitForALockNoLongerThanTheyMay(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, customersTable)
+		record := with(map[string]any{"name": "Ada"})
+		patience := "lock_timeout=20"
+		if d.driver == "mysql" {
+			patience = "innodb_lock_wait_timeout=1"
+		}
+		slow := d.settings("customers")
+		slow["timeout"] = "100ms"
+		hasty, short := open(t, "sql", d.settings("customers", patience), connector.Env{}), open(t, "sql", slow, connector.Env{})
+		if _, err := hasty.Associate(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := d.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := lock.Exec("UPDATE customers SET name = 'Held'"); err != nil {
+			t.Fatal(err)
+		}
+		if e := call(t, hasty, record); e.Class != signup.Transient || e.Code != "busy" {
+			t.Errorf("by the database's patience: got %s, %v", e.Class, e)
+		}
+		if e := call(t, short, record); e.Class != signup.Transient || e.Code != "timeout" {
+			t.Errorf("by our own: got %s, %v", e.Class, e)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if _, err := hasty.Associate(ctx, record); !errors.Is(err, context.Canceled) && d.driver == "mysql" {
+			t.Errorf("cancelled: got %v", err)
+		}
+		if err := lock.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := short.Associate(t.Context(), record); err != nil {
+			t.Errorf("after the lock: %v", err)
+		}
+	})
+}
+
+func TestDatabasesWhoseAnswerIsLostHaveTheRow(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, customersTable)
+		p := newProxy(t, d)
+		settings := d.settings("customers")
+		settings["dsn"] = d.dsn(d.login, loginPassword, p.port())
+		c := open(t, "sql", settings, connector.Env{})
+		for i, name := range []string{"Ada", "Ada King"} { // an INSERT and then an UPDATE
+			p.set(func() { p.lose = true })
+			if e := call(t, c, with(map[string]any{"name": name})); e.Class != signup.Transient {
+				t.Errorf("try %d: got %s, %v", i, e.Class, e)
+			}
+			p.set(func() {
+				if p.lose {
+					t.Errorf("try %d: no answer was lost", i)
+				}
+			})
+			if got := d.rows(t, "SELECT name FROM customers"); got != name {
+				t.Errorf("try %d: the table has %q, want %q", i, got, name)
+			}
+			if a, err := c.Associate(t.Context(), with(map[string]any{"name": name})); err != nil || a.Created {
+				t.Errorf("try %d: again: %+v, %v", i, a, err)
+			}
+		}
+	})
+}
+
+// token is an identity whose token is a password that the database knows.
+type token struct {
+	password string
+	scopes   *[]string
+}
+
+func (c token) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	*c.scopes = append(*c.scopes, o.Scopes...)
+	if c.password == "" {
+		return azcore.AccessToken{}, errors.New("no token for Ada")
+	}
+	return azcore.AccessToken{Token: c.password}, nil
+}
+
+func TestDatabasesByToken(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, customersTable)
+		settings := d.settings("customers")
+		settings["auth"], settings["dsn"] = "entra", d.dsn(d.login, "", "")
+		var scopes []string
+		if _, err := open(t, "sql", settings, connector.Env{Token: token{loginPassword, &scopes}}).Associate(t.Context(), with(map[string]any{"name": "Ada"})); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(scopes, []string{"https://ossrdbms-aad.database.windows.net/.default"}); diff != "" {
+			t.Errorf("scopes (-got +want):\n%s", diff)
+		}
+		for name, identity := range map[string]azcore.TokenCredential{"none": nil, "refused": token{"", &scopes}, "wrong": token{"x", &scopes}} {
+			e := call(t, open(t, "sql", settings, connector.Env{Token: identity}), with(map[string]any{"name": "Ada"}))
+			if e.Class != signup.Systemic || e.Code != "unauthorized" || strings.Contains(e.Error(), "Ada") {
+				t.Errorf("%s: got %s, %v", name, e.Class, e)
+			}
+		}
+	})
+}
