@@ -43,6 +43,8 @@ var harnesses = map[string]connectortest.Harness{
 	}},
 	"salesforce": salesforceHarness("fail"),
 	"stripe":     {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
+	"mailchimp": {New: mailchimpSystem(""), Skip: mailchimpSkips},
+	"stripe":    {New: func(t testing.TB) *connectortest.System { return stripeSystem(t, time.Minute, "metadata") }},
 	"webhook": {New: webhookSystem, Skip: map[string]string{
 		connectortest.FailedLookup:    "a receiver cannot be asked for anything: it de-duplicates by webhook-id",
 		connectortest.SpentKey:        "a receiver takes an id that it refused before",

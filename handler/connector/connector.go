@@ -44,7 +44,7 @@ type Field struct {
 
 // Kinds returns the kinds of this package, sorted by name.
 func Kinds() []Kind {
-	return []Kind{eventGridKind(), salesforceKind(), serviceBusKind(), sqlKind(), storageQueueKind(), stripeKind(), webhookKind()}
+	return []Kind{eventGridKind(), mailchimpKind(), salesforceKind(), serviceBusKind(), sqlKind(), storageQueueKind(), stripeKind(), webhookKind()}
 }
 
 // Env is what a connector gets from the program.

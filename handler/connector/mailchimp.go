@@ -1,0 +1,362 @@
+package connector
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"signup-sync/handler/signup"
+)
+
+type mailchimpSettings struct {
+	network
+	APIKey      string   `json:"apiKey" doc:"An API key; what follows its last hyphen is the data centre, which makes the root unless url is set." required:"true" secret:"true"`
+	Audience    string   `json:"audience" doc:"The audience's id." required:"true"`
+	Tags        []string `json:"tags" doc:"Tags that the contact gets while it is subscribed or asked to confirm; a customer journey that begins with a tag sends the welcome."`
+	IDField     string   `json:"idField" doc:"The tag of a text merge field that holds the user's object id, such as ENTRAOID. With it a contact belongs to one user, whatever becomes of the address, and a contact of another user is refused; without it a contact is its address. An unsure call reads the contacts that have changed since the sign-up, at most 10,000."`
+	Resubscribe string   `json:"resubscribe" doc:"What becomes of a contact that had left, or was archived, before the sign-up: it stays as it is (never), or is asked by mail to confirm (pending)." enum:"never,pending" default:"never"`
+}
+
+func mailchimpKind() Kind {
+	return Kind{
+		Name:     "mailchimp",
+		Doc:      "A contact in a Mailchimp audience. Whoever is in it already keeps the state they are in: somebody who has left is not subscribed again.",
+		Settings: mailchimpSettings{}, Rate: 10, Burst: 5, Concurrency: 8,
+		Connect: Connector(openMailchimp),
+		Limit:   "10 calls at the same time a key, and no published rate (mailchimp.com/developer/marketing/docs/fundamentals)",
+		Record: []Field{
+			{"email", "e-mail address; the user's contact address if absent"},
+			{"ipSignup", "the IP address of the sign-up, as a proof of consent"},
+			{"language", "a language tag"},
+			{"marketingPermissions.*", "true or false, by the permission's id; for new contacts only"},
+			{"mergeFields.*", "values by merge tag; of a contact that was there before only if the tenant has verified the address"},
+			{"status", "the consent: skip or false (no contact is made), pending or true (Mailchimp asks by mail to confirm), subscribed (without asking); absent is pending"},
+		},
+		Fields: func(record map[string]any) (errs []error) {
+			fields, _ := record["mergeFields"].(map[string]any)
+			for _, tag := range sortedKeys(fields) {
+				switch {
+				case tag == "EMAIL":
+					errs = append(errs, errors.New("record.mergeFields.EMAIL: is the address; use record.email"))
+				case !mergeTag.MatchString(tag):
+					errs = append(errs, fmt.Errorf("record.mergeFields.%s: a merge tag has at most 10 capital letters, digits and _", tag))
+				}
+			}
+			return errs
+		},
+	}
+}
+
+var (
+	dataCentre = regexp.MustCompile(`^[a-z]{2,3}\d+$`)
+	audienceID = regexp.MustCompile(`^[0-9A-Za-z]{1,32}$`)
+	mergeTag   = regexp.MustCompile(`^[A-Z0-9_]{1,10}$`)
+	contactID  = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
+)
+
+// mailchimpConnector makes contacts. Mailchimp knows no idempotency key, and needs none: the path of a contact is the
+// hash of its address, so that the same PUT again finds what it has made. What it may change is looked up first: the
+// state of a contact that is there is never touched (but see Resubscribe), nor is one that carries another user.
+//
+// What remains: two users who come with the same address at the same moment share the contact, since Mailchimp has no
+// conditional write. The one whose id it does not carry afterwards is refused when it is looked at again.
+type mailchimpConnector struct {
+	root     string // with /3.0
+	audience string
+	list     string // the audience's path
+	auth     string
+	tags     []string
+	idField  string         // "" = a contact is its address
+	ask      bool           // ask those who had left
+	fields   map[string]any // the merge fields that are mapped
+	rest     *rest
+}
+
+var _ signup.Connector = (*mailchimpConnector)(nil)
+
+func openMailchimp(s mailchimpSettings, env Env) (signup.Connector, []error) {
+	var errs []error
+	if err := checkRoot(s.URL); err != nil {
+		errs = append(errs, err)
+	}
+	centre := s.APIKey[strings.LastIndex(s.APIKey, "-")+1:]
+	switch {
+	case strings.ContainsFunc(s.APIKey, func(r rune) bool { return r <= ' ' || r > '~' }):
+		errs = append(errs, errors.New("settings.apiKey: has a blank or a character that no key has"))
+	case s.APIKey != "" && s.URL == "" && !dataCentre.MatchString(centre):
+		errs = append(errs, errors.New("settings.apiKey: does not end in a data centre such as -us21"))
+	}
+	if s.Audience != "" && !audienceID.MatchString(s.Audience) {
+		errs = append(errs, errors.New("settings.audience: wants the audience's id, which has letters and digits only"))
+	}
+	if slices.ContainsFunc(s.Tags, func(tag string) bool { return strings.TrimSpace(tag) == "" || len(tag) > 100 }) {
+		errs = append(errs, errors.New("settings.tags: wants tags of 1 to 100 characters"))
+	}
+	fields, _ := env.Shape["mergeFields"].(map[string]any)
+	_, mapped := fields[s.IDField]
+	switch {
+	case s.IDField != "" && (s.IDField == "EMAIL" || !mergeTag.MatchString(s.IDField)):
+		errs = append(errs, errors.New("settings.idField: wants the tag of a merge field: at most 10 capital letters, digits and _"))
+	case s.IDField != "" && mapped:
+		errs = append(errs, fmt.Errorf("settings.idField: record.mergeFields.%s is set by the connector itself", s.IDField))
+	}
+	if s.Resubscribe != "" && s.Resubscribe != "never" && s.Resubscribe != "pending" {
+		errs = append(errs, errors.New("settings.resubscribe: wants never or pending"))
+	}
+	if s.URL == "" {
+		s.URL = "https://" + centre + ".api.mailchimp.com"
+	}
+	return &mailchimpConnector{
+		root: strings.TrimRight(s.URL, "/") + "/3.0", audience: s.Audience, list: "/lists/" + s.Audience,
+		auth: "Basic " + base64.StdEncoding.EncodeToString([]byte("signup-sync:"+s.APIKey)),
+		tags: s.Tags, idField: s.IDField, ask: s.Resubscribe == "pending", fields: fields,
+		rest: &rest{client: redirectless(env.HTTP.Transport), clock: env.Clock, timeout: s.Timeout, judge: judgeMailchimp},
+	}, errs
+}
+
+// Associate returns the user's contact, which it makes unless a look-up finds it. One that is found by the user's id, at
+// another address than the user has now, is returned as it is.
+func (c *mailchimpConnector) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
+	w, err := wishOf(req)
+	if err != nil {
+		return signup.Account{}, err
+	}
+	found, err := c.lookUp(ctx, req, w)
+	if err != nil {
+		return signup.Account{}, err
+	}
+	live := found
+	if found == nil || found.Hash == w.hash {
+		if live, err = c.put(ctx, req, w, found); err != nil {
+			return signup.Account{}, err
+		}
+	}
+	if err := c.tag(ctx, live); err != nil {
+		return signup.Account{}, err
+	}
+	return signup.Account{ID: live.ID, Created: found == nil}, nil
+}
+
+// wish is what a user's record asks for.
+type wish struct {
+	email       string
+	hash        string // of the address, by which Mailchimp names a contact
+	status      string // of a new contact: subscribed or pending
+	merge       map[string]any
+	language    string
+	ip          string
+	permissions []mailchimpPermission
+}
+
+type mailchimpPermission struct {
+	ID      string `json:"marketing_permission_id"`
+	Enabled bool   `json:"enabled"`
+}
+
+// wishOf reads a record. Without consent, or without an address, it is a skip.
+func wishOf(req signup.Request) (wish, error) {
+	w := wish{email: req.Email, status: "pending", merge: map[string]any{}}
+	texts := map[string]*string{"email": &w.email, "language": &w.language, "ipSignup": &w.ip}
+	for _, name := range sortedKeys(req.Record) {
+		v := req.Record[name]
+		fields, nested := v.(map[string]any)
+		switch field, isText := texts[name]; {
+		case v == nil || v == "":
+		case isText:
+			s, ok := v.(string)
+			if !ok {
+				return w, invalidRecord("record." + name + " is not text")
+			}
+			*field = s
+		case name == "status":
+			if err := w.consent(v); err != nil {
+				return w, err
+			}
+		case (name == "mergeFields" || name == "marketingPermissions") && !nested:
+			return w, invalidRecord("record." + name + " has no fields")
+		case name == "mergeFields":
+			for _, tag := range sortedKeys(fields) {
+				s, ok := textOf(fields[tag])
+				if !ok {
+					return w, invalidRecord("record.mergeFields." + tag + " is neither text nor a number")
+				}
+				if s != "" {
+					w.merge[tag] = s
+				}
+			}
+		case name == "marketingPermissions":
+			for _, id := range sortedKeys(fields) {
+				enabled, ok := fields[id].(bool)
+				if !ok {
+					return w, invalidRecord("record.marketingPermissions." + id + " is not true or false")
+				}
+				w.permissions = append(w.permissions, mailchimpPermission{id, enabled})
+			}
+		default:
+			return w, invalidRecord("record." + name + " is not known")
+		}
+	}
+	if w.ip != "" {
+		if _, err := netip.ParseAddr(w.ip); err != nil {
+			return w, invalidRecord("record.ipSignup is not an IP address")
+		}
+	}
+	w.language = mailchimpLanguage(w.language)
+	if w.email = strings.TrimSpace(w.email); w.email == "" {
+		return w, &signup.Error{Class: signup.Skip, Code: "no-email"}
+	}
+	sum := md5.Sum([]byte(strings.ToLower(w.email)))
+	w.hash = hex.EncodeToString(sum[:])
+	return w, nil
+}
+
+// consent takes the value of record.status. A yes in no more words is asked to be confirmed.
+func (w *wish) consent(v any) error {
+	switch v {
+	case "skip", false:
+		return &signup.Error{Class: signup.Skip, Code: "no-consent"}
+	case "subscribed":
+		w.status = "subscribed"
+	case "pending", true:
+	default:
+		return invalidRecord("record.status is none of subscribed, pending and skip")
+	}
+	return nil
+}
+
+// mailchimpLanguage brings a language tag to Mailchimp's codes, which have a region in three cases only.
+func mailchimpLanguage(tag string) string {
+	language, region, _ := strings.Cut(strings.ReplaceAll(tag, "_", "-"), "-")
+	language, region = strings.ToLower(language), strings.ToUpper(region)
+	if code := language + "_" + region; slices.Contains([]string{"es_ES", "fr_CA", "pt_PT"}, code) {
+		return code
+	}
+	return language
+}
+
+// contactChange is the body of the PUT. It has no tags: Mailchimp ignores them there.
+type contactChange struct {
+	Email       string                `json:"email_address"`
+	StatusIfNew string                `json:"status_if_new"`
+	Status      string                `json:"status,omitempty"`
+	Merge       map[string]any        `json:"merge_fields,omitempty"`
+	Language    string                `json:"language,omitempty"`
+	SignedUpAt  string                `json:"timestamp_signup,omitempty"`
+	SignedUpIP  string                `json:"ip_signup,omitempty"`
+	OptedInAt   string                `json:"timestamp_opt,omitempty"`
+	OptedInIP   string                `json:"ip_opt,omitempty"`
+	Permissions []mailchimpPermission `json:"marketing_permissions,omitempty"`
+}
+
+// put makes the contact, or changes the one that was found at the address. What proves the consent goes with a new
+// contact only: the proof of an older one is older. skip_merge_validation, since a merge field that is required is so in
+// forms, and no user shall be lost by one that is not mapped.
+func (c *mailchimpConnector) put(ctx context.Context, req signup.Request, w wish, found *contact) (*contact, error) {
+	body := contactChange{Email: w.email, StatusIfNew: w.status}
+	own := found != nil && c.idField != "" && found.belongsTo(req.User, c.idField)
+	if found == nil || own || req.EmailVerified && strings.EqualFold(strings.TrimSpace(req.Email), w.email) {
+		body.Merge = w.merge
+		if c.idField != "" {
+			body.Merge[c.idField] = string(req.User)
+		}
+	}
+	if c.ask && found != nil && found.hadLeft(req.Created) {
+		body.Status = "pending"
+	}
+	if found == nil || body.Status != "" {
+		at := req.Created.UTC().Format(mailchimpTime)
+		body.Language, body.Permissions, body.SignedUpAt, body.SignedUpIP = w.language, w.permissions, at, w.ip
+		if found == nil && w.status == "subscribed" {
+			body.OptedInAt, body.OptedInIP = at, w.ip
+		}
+	}
+	live, err := c.send(ctx, w.hash, body)
+	if code(err) == codeCompliance && c.ask && found == nil {
+		body.Status, body.StatusIfNew, body.OptedInAt, body.OptedInIP = "pending", "pending", "", ""
+		live, err = c.send(ctx, w.hash, body)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case body.Merge[c.idField] != nil && !live.belongsTo(req.User, c.idField):
+		// Mailchimp takes a merge field that it does not have, and drops it.
+		return nil, &signup.Error{Class: signup.Systemic, Code: "not-found", Detail: "the audience has no merge field " + c.idField + ", or not one for text"}
+	}
+	return live, nil
+}
+
+func (c *mailchimpConnector) send(ctx context.Context, hash string, body contactChange) (*contact, error) {
+	var live contact
+	err := c.call(ctx, http.MethodPut, c.list+"/members/"+hash, url.Values{"skip_merge_validation": {"true"}}, body, &live)
+	switch {
+	case code(err) == codeMissing:
+		return nil, errNoAudience
+	case err != nil:
+		return nil, err
+	case !live.valid() || live.Hash != hash:
+		return nil, errMailchimpAnswer
+	}
+	return &live, nil
+}
+
+// tag adds the tags, of which those that the contact has already do nothing. A tag begins the welcome, so whoever has
+// left gets none.
+func (c *mailchimpConnector) tag(ctx context.Context, live *contact) error {
+	if len(c.tags) == 0 || live.Status != "subscribed" && live.Status != "pending" {
+		return nil
+	}
+	type tag struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+	}
+	body := struct {
+		Tags []tag `json:"tags"`
+	}{}
+	for _, name := range c.tags {
+		body.Tags = append(body.Tags, tag{name, "active"})
+	}
+	err := c.call(ctx, http.MethodPost, c.list+"/members/"+live.Hash+"/tags", nil, body, nil)
+	if code(err) == codeMissing {
+		return &signup.Error{Class: signup.Transient, Code: "conflict", Status: http.StatusNotFound, Detail: "the contact went away meanwhile"}
+	}
+	return err
+}
+
+// mailchimpTime is ISO 8601 as Mailchimp's reference writes it.
+const mailchimpTime = "2006-01-02T15:04:05-07:00"
+
+// call asks for a path. out is where the answer goes; nil wants Mailchimp's answer without a body.
+func (c *mailchimpConnector) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	r := request{method: method, url: c.root + path, header: http.Header{"Authorization": {c.auth}, "User-Agent": {"signup-sync"}}}
+	if len(query) > 0 {
+		r.url += "?" + query.Encode()
+	}
+	if in != nil {
+		body, err := json.Marshal(in)
+		if err != nil {
+			return invalidRecord("the record has a value that JSON cannot hold")
+		}
+		r.body = body
+		r.header.Set("Content-Type", "application/json")
+	}
+	a, err := c.rest.call(ctx, r)
+	switch {
+	case err != nil:
+		return err
+	case out == nil && a.status == http.StatusNoContent:
+		return nil
+	case out == nil || json.Unmarshal(a.body, out) != nil:
+		return errMailchimpAnswer
+	}
+	return nil
+}
