@@ -80,6 +80,19 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 			},
 		},
 		{"sqlite in memory", "sql", map[string]any{"driver": "sqlite", "dsn": ":memory:", "table": "a", "key": "k"}, []string{"settings.dsn: is not one that sqlite takes"}},
+		{
+			"mailchimp", "mailchimp", map[string]any{"apiKey": secret, "audience": "a/b", "tags": []any{""}, "idField": "entraObjectId", "resubscribe": "yes"},
+			[]string{
+				"settings.apiKey: does not end in a data centre such as -us21", "settings.audience: wants the audience's id, which has letters and digits only",
+				"settings.tags: wants tags of 1 to 100 characters", "settings.idField: wants the tag of a merge field: at most 10 capital letters, digits and _",
+				"settings.resubscribe: wants never or pending",
+			},
+		},
+		{"mailchimp, nothing", "mailchimp", nil, []string{"settings.apiKey: missing", "settings.audience: missing"}},
+		{"data centre of another host", "mailchimp", map[string]any{"apiKey": secret + "-us21.example.com/", "audience": "a"}, []string{"settings.apiKey: does not end in a data centre such as -us21"}},
+		{"the address as idField", "mailchimp", map[string]any{"apiKey": secret + "-us21", "audience": "a", "idField": "EMAIL"}, []string{"settings.idField: wants the tag of a merge field: at most 10 capital letters, digits and _"}},
+		{"good mailchimp", "mailchimp", map[string]any{"apiKey": "5eed-us21", "audience": "1a2b3c", "tags": []any{"a b"}, "idField": "ENTRAOID", "resubscribe": "pending"}, nil},
+		{"mailchimp at another root", "mailchimp", map[string]any{"apiKey": "5eed", "audience": "1a2b3c", "url": "http://localhost:1"}, nil},
 		{"good", "stripe", map[string]any{"apiKey": "rk_live_x", "timeout": "10s", "url": "http://127.0.0.1:9/"}, nil},
 		{"good with defaults", "webhook", map[string]any{"url": "https://example.com/a?b=c", "secret": whsec}, nil},
 	}
@@ -157,6 +170,11 @@ func TestCheckRecord(t *testing.T) {
 		}},
 		{"stripe, reserved", "stripe", map[string]any{"metadata": map[string]any{"entra_object_id": nil, "a": map[string]any{}}}, []string{
 			"record.metadata.a: wants a value, not fields below it", "record.metadata.entra_object_id: is set by the connector itself",
+		}},
+		{"mailchimp", "mailchimp", map[string]any{"email": nil, "status": nil, "mergeFields": map[string]any{"FNAME": nil}, "marketingPermissions": map[string]any{"d7ce21601c": nil}}, nil},
+		{"mailchimp, wrong", "mailchimp", map[string]any{"tags": nil, "mergeFields": map[string]any{"fname": nil, "EMAIL": nil}}, []string{
+			"record.tags: not known; there are email, ipSignup, language, marketingPermissions.*, mergeFields.*, status",
+			"record.mergeFields.EMAIL: is the address; use record.email", "record.mergeFields.fname: a merge tag has at most 10 capital letters, digits and _",
 		}},
 		{"sql", "sql", map[string]any{"email": nil, "Name_2": nil}, nil},
 		{"sql, wrong", "sql", map[string]any{`e"mail`: nil, "deep": map[string]any{"x": nil}}, []string{

@@ -49,8 +49,8 @@ type Mailchimp struct {
 
 	mu         sync.Mutex
 	members    []*MailchimpMember // in the order of creation
-	forgotten  map[string]bool // hashes of addresses that were deleted for good
-	suppressed map[string]bool // hashes of addresses without a contact that compliance keeps off
+	forgotten  map[string]bool    // hashes of addresses that were deleted for good
+	suppressed map[string]bool    // hashes of addresses without a contact that compliance keeps off
 	made       int
 	open       int // calls going on
 	refused    int
