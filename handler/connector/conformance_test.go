@@ -127,7 +127,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = bytes.NewBuffer(nil).ReadFrom(r.Body)
 		close(stalled)
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler) // returning would answer 200, which the caller may still see
 	}
 	if credential != nil {
 		credential(r)

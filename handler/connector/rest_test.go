@@ -119,6 +119,7 @@ func TestNoAnswer(t *testing.T) {
 	hangs := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler) // returning would answer 200, which the caller may still see
 	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
