@@ -5,6 +5,7 @@ HANDLER := bin/handler
 SIGNUPS ?= 200
 SEEDS   ?= 3
 AZURITE := handler/ledger/azurite
+FROMNPM := handler/connector/npm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LDFLAGS := -ldflags '-s -w'
 
@@ -18,6 +19,7 @@ run: build ## Show the whole job on this machine: a simulated tenant, the real p
 	$(HANDLER) local --signups $(SIGNUPS)
 
 test: build databases $(AZURITE)/node_modules ## Install what the tests need and run them all, with the race detector
+test: build $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/...
 
 databases: ## Install PostgreSQL and MariaDB, which the tests start for themselves, where this is Debian and root
@@ -48,8 +50,8 @@ sim: build ## Serve the simulated tenant and destinations, for 'func start'
 clean: ## Remove what was built and what local runs have left
 	rm -rf bin dist .local .sim
 
-$(AZURITE)/node_modules: $(AZURITE)/package-lock.json
-	npm ci --prefix $(AZURITE) --no-audit --no-fund
+%/node_modules: %/package-lock.json
+	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
 .PHONY: help build run test databases bench soak package lint docs sim clean

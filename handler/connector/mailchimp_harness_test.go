@@ -40,7 +40,7 @@ func mailchimpSystem(field string) func(t testing.TB) *connectortest.System {
 		there := sim.NewMailchimp(sim.MailchimpOptions{
 			Clock: clock, APIKey: mailchimpKey, Audience: audience, Fields: []sim.MailchimpField{{Tag: "FNAME"}, {Tag: idField}, {Tag: "COMPANY", Required: true}},
 		})
-		g := &gate{next: there}
+		g := &gate{next: published(t, there)}
 		root, client := serve(t, g)
 		log := &lockedBuffer{}
 		c := open(t, "mailchimp", map[string]any{"apiKey": mailchimpKey, "url": root, "audience": audience, "idField": field, "tags": "signed up"},
