@@ -18,8 +18,7 @@ build: ## Build bin/handler, static, for this machine
 run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, three destinations
 	$(HANDLER) local --signups $(SIGNUPS)
 
-test: build databases $(AZURITE)/node_modules ## Install what the tests need and run them all, with the race detector
-test: build $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
+test: build databases $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/...
 
 databases: ## Install PostgreSQL and MariaDB, which the tests start for themselves, where this is Debian and root

@@ -17,7 +17,7 @@ type syntax struct {
 	hash      bool               // # begins a comment, and -- only before a blank (MySQL)
 	nested    bool               // /* */ nests
 	brackets  bool               // […] is a name (SQLite, SQL Server)
-	only      string                 // the one verb that is taken, "" = any (SQL Server needs no semicolon between two statements)
+	only      string             // the one verb that is taken, "" = any (SQL Server needs no semicolon between two statements)
 	probe     probe
 }
 

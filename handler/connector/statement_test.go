@@ -148,15 +148,15 @@ func TestStatementSettings(t *testing.T) {
 	}
 }
 
-// upserts are one statement in each dialect, of one kind of table.
-var upserts = map[string]string{
+// ownStatements are one statement in each dialect, of one kind of table.
+var ownStatements = map[string]string{
 	"sqlite":   "INSERT INTO customers (entra_id, email, name, seats, vip, note) VALUES (:user_id, :email, :name, :seats, :vip, :tenant_id) ON CONFLICT (entra_id) DO UPDATE SET email = excluded.email, name = excluded.name",
 	"postgres": "INSERT INTO customers (entra_id, email, name, seats, vip, note) VALUES (:user_id, :email, :name, :seats::int, :vip, :tenant_id) ON CONFLICT (entra_id) DO UPDATE SET email = excluded.email, name = excluded.name;",
 	"mysql":    "INSERT INTO customers (entra_id, email, name, seats, vip, note) VALUES (:user_id, :email, :name, :seats, :vip, :tenant_id) ON DUPLICATE KEY UPDATE email = VALUES(email), name = VALUES(name)",
 }
 
 func statementSettings(driver string) map[string]any {
-	return map[string]any{"table": nil, "key": nil, "statement": upserts[driver]}
+	return map[string]any{"table": nil, "key": nil, "statement": ownStatements[driver]}
 }
 
 func TestStatementsKeepThePromisesOfAConnector(t *testing.T) {
@@ -195,12 +195,12 @@ func TestStatementsTakeTheRecord(t *testing.T) {
 	}
 	t.Run("sqlite", func(t *testing.T) {
 		path, db := sqliteFile(t, customers)
-		c := open(t, "sql", map[string]any{"driver": "sqlite", "dsn": path, "statement": upserts["sqlite"]}, connector.Env{})
+		c := open(t, "sql", map[string]any{"driver": "sqlite", "dsn": path, "statement": ownStatements["sqlite"]}, connector.Env{})
 		try(t, c, func() string { return dumpRows(t, db, query) })
 	})
 	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
 		d := fresh(t, customersTable)
-		c := open(t, "sql", map[string]any{"driver": d.driver, "dsn": d.dsn(d.login, loginPassword, ""), "statement": upserts[d.driver]}, connector.Env{})
+		c := open(t, "sql", map[string]any{"driver": d.driver, "dsn": d.dsn(d.login, loginPassword, ""), "statement": ownStatements[d.driver]}, connector.Env{})
 		try(t, c, func() string { return d.rows(t, query) })
 	})
 }

@@ -142,7 +142,7 @@ func (o *otherStripe) of(t *testing.T, user signup.UserID) (ids []string) {
 }
 
 // person is the n-th user's request.
-func person(n int) signup.Request {
+func stripePerson(n int) signup.Request {
 	req := ada
 	req.User = signup.UserID(fmt.Sprintf("%08d-5eed-4000-8000-00000000beef", n))
 	req.Key = strings.Repeat(fmt.Sprintf("%08x", n), 8)
@@ -186,7 +186,7 @@ func TestStripeAgainstAMockThatRemembers(t *testing.T) {
 	}
 	for n, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			req := person(n + 1)
+			req := stripePerson(n + 1)
 			if tt.wrong != nil {
 				tt.wrong()
 			}
@@ -209,7 +209,7 @@ func TestStripeAgainstAMockThatRemembers(t *testing.T) {
 			}
 		})
 	}
-	customer := there.customers(t)[slices.IndexFunc(there.customers(t), func(x map[string]any) bool { return x["email"] == person(1).Email })]
+	customer := there.customers(t)[slices.IndexFunc(there.customers(t), func(x map[string]any) bool { return x["email"] == stripePerson(1).Email })]
 	if locales := fmt.Sprint(customer["preferred_locales"]); customer["description"] != "signed up" || locales != "[de en]" ||
 		metadataOf(customer)["plan"] != "free" || metadataOf(customer)["entra_tenant_id"] != ada.Tenant {
 		t.Errorf("the mock has kept %v", customer)
@@ -220,16 +220,16 @@ func TestStripeAgainstAMockWithoutSearch(t *testing.T) {
 	there := startOtherStripe(t)
 	there.search = false
 	c := there.connect(t, stripeKey)
-	if e := call(t, c, unsure(person(1))); e.Class != signup.Transient {
+	if e := call(t, c, unsure(stripePerson(1))); e.Class != signup.Transient {
 		t.Errorf("got %s, %v", e.Class, e)
 	}
-	if ids := there.of(t, person(1).User); len(ids) != 0 {
+	if ids := there.of(t, stripePerson(1).User); len(ids) != 0 {
 		t.Errorf("a customer was made although nobody could look: %v", ids)
 	}
 	if err := c.Check(t.Context()); err == nil {
 		t.Error("the check does not see that there is no search")
 	}
-	if e := call(t, there.connect(t, "rk_live_5eed5eed5eed"), person(1)); e.Class != signup.Systemic || e.Code != "unauthorized" {
+	if e := call(t, there.connect(t, "rk_live_5eed5eed5eed"), stripePerson(1)); e.Class != signup.Systemic || e.Code != "unauthorized" {
 		t.Errorf("a key that the mock refuses: got %s, %v", e.Class, e)
 	}
 }
