@@ -244,6 +244,7 @@ func TestStatesOfRequestsAndAssignments(t *testing.T) {
 		"failed just now":                 {assigned("deliveryFailed"), asked("adminAdd", "deliveryFailed", just), "permanent not-delivered", 2},
 		"failed long ago":                 {none, asked("adminAdd", "denied", old), "transient in-progress", 3},
 		"failed just now, asked for anew": {none, asked("adminAdd", "denied", just) + "," + asked("adminAdd", "submitted", "null"), "transient in-progress", 2},
+		"failed just now, and long ago":   {none, asked("adminAdd", "denied", just) + "," + strings.Replace(asked("adminAdd", "denied", old), "2026-01-01T00", "2025-01-01T00", 1), "permanent not-delivered", 2},
 		"a removal that has failed":       {none, asked("adminRemove", "deliveryFailed", just), "transient in-progress", 3},
 		"somebody else's request":         {none, strings.ReplaceAll(asked("adminAdd", "denied", just), string(jane), string(joan)), "transient bad-answer", 2},
 	} {
@@ -265,11 +266,14 @@ func TestStatesOfRequestsAndAssignments(t *testing.T) {
 		"the look-up fails":         {[]http.HandlerFunc{answer(503, html)}, "transient unavailable"},
 		"the second look-up fails":  {[]http.HandlerFunc{page(""), answer(503, html)}, "transient unavailable"},
 		"refused, and look-up lost": {[]http.HandlerFunc{page(""), page(""), refused, answer(503, html)}, "transient unavailable"},
+		"refused, and there it is":  {[]http.HandlerFunc{page(""), page(""), refused, page("", assigned("delivering"))}, "transient in-progress"},
 		"not as published":          {[]http.HandlerFunc{page(""), page(""), answer(200, `{}`)}, "transient bad-answer"},
 		"throttled":                 {[]http.HandlerFunc{answer(429, "", "Retry-After", "90")}, "throttled throttled"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := accessPackage(t, newGraph(t, c.answers...).open(), pack, direct).Associate(t.Context(), requests(jane)[0])
+			req := requests(jane)[0]
+			req.Created = start.AddDate(-1, 0, 0)
+			_, err := accessPackage(t, newGraph(t, c.answers...).open(), pack, direct).Associate(t.Context(), req)
 			if got := codeOf(err); got != c.want {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

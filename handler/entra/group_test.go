@@ -187,6 +187,29 @@ func TestAMissingGroupIsNotAMissingUser(t *testing.T) {
 	}
 }
 
+// Who is missing from one group is not done because the others were filled, and is not everybody.
+func TestOneUsersRefusalIsKeptAndIsNotEverybodys(t *testing.T) {
+	group, added, many := answer(200, `{"id":"`+staff+`","groupTypes":[]}`), answer(204, ""), refusal(400, "Request_BadRequest", "x")
+	for name, c := range map[string]struct {
+		groups  []string
+		users   []signup.UserID
+		answers []http.HandlerFunc
+		want    []string
+	}{
+		"one group of two":        {[]string{staff, readers}, []signup.UserID{jane}, []http.HandlerFunc{gone, group, added}, []string{"transient not-found"}},
+		"two unknown users":       {[]string{staff}, []signup.UserID{jane, joan}, []http.HandlerFunc{gone, gone, group, gone, many}, []string{"transient not-found", "transient not-found"}},
+		"one is refused for good": {[]string{staff}, []signup.UserID{jane, joan}, []http.HandlerFunc{many, many, answer(200, `{"value":[]}`), group, added}, []string{"permanent rejected", ""}},
+		"throttled is everybody":  {[]string{staff}, []signup.UserID{jane, joan}, []http.HandlerFunc{many, answer(429, "", "Retry-After", "90"), added}, []string{"throttled throttled", "throttled throttled"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			results := groups(t, newGraph(t, c.answers...).open(), c.groups...).AssociateAll(t.Context(), requests(c.users...))
+			if diff := cmp.Diff(codes(results), c.want); diff != "" {
+				t.Errorf("got, want:\n%s", diff)
+			}
+		})
+	}
+}
+
 // Wording is not contractual: what the message does not say, the membership does.
 func TestAMemberIsRecognisedWithoutWords(t *testing.T) {
 	refused := refusal(400, "Request_BadRequest", "Die Verknüpfung gibt es schon.")
