@@ -127,7 +127,7 @@ func TestStatementSettings(t *testing.T) {
 			"settings.table: missing; name the table, or write settings.statement",
 			"settings.key: missing; name the column of the user's object id, or write settings.statement",
 		}},
-		{"no driver", good, map[string]any{"driver": "oracle"}, nil, []string{"settings.driver: not known; there are mysql, postgres, sqlite"}},
+		{"no driver", good, map[string]any{"driver": "oracle"}, nil, []string{"settings.driver: not known; there are mysql, postgres, sqlite, sqlserver"}},
 	}
 	for _, tt := range tests {
 		settings := map[string]any{"driver": "sqlite", "dsn": "x.db", "statement": tt.statement}
