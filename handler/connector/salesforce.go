@@ -36,7 +36,7 @@ type salesforceSettings struct {
 func salesforceKind() Kind {
 	return Kind{
 		Name:     "salesforce",
-		Doc:      "A Salesforce record, by an external-id field that holds the user's object id; the record's fields are the object's, by API name. A field that is empty for a user is left alone.",
+		Doc:      "A Salesforce record, by an external-id field that holds the user's object id; the record's fields are the object's, by API name. A field that is empty for a user is left alone. It signs in as an external client app; the integration user needs to create and edit the object, and to write the external id and the record's fields.",
 		Settings: salesforceSettings{}, Rate: 5, Burst: 5, Concurrency: 4,
 		Connect: Connector(openSalesforce), Fields: salesforceFieldErrors,
 		Limit: "100,000 calls a day and more, by edition and licences, and 25 at the same time that last 20 s, for all that use the org (Salesforce Developer Limits, API Request Limits); up to 15 users are one call",

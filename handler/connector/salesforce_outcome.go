@@ -174,10 +174,15 @@ func (c *salesforceConnector) link(ctx context.Context, req signup.Request, reco
 	case len(matched) != 1:
 		return signup.Account{}, c.unlinked(fmt.Sprintf("%d records match", len(matched)))
 	}
+	return c.claim(ctx, req, matched[0], field, single)
+}
+
+// claim links a record if it is free and has the user's address, one user at a time.
+func (c *salesforceConnector) claim(ctx context.Context, req signup.Request, id, field string, record map[string]any) (signup.Account, error) {
 	c.linking.Lock()
 	defer c.linking.Unlock()
-	path := "/sobjects/" + c.Object + "/" + matched[0]
-	a, err = c.call(ctx, http.MethodGet, path+"?fields="+c.ExternalID+","+field, nil)
+	path := "/sobjects/" + c.Object + "/" + id
+	a, err := c.call(ctx, http.MethodGet, path+"?fields="+c.ExternalID+","+field, nil)
 	if err != nil {
 		if a.status == http.StatusNotFound {
 			err = c.unlinked("the record that matches is another object's, or the integration user may not see it")
@@ -185,7 +190,7 @@ func (c *salesforceConnector) link(ctx context.Context, req signup.Request, reco
 		return signup.Account{}, err
 	}
 	var answered map[string]any
-	if json.Unmarshal(a.body, &answered) != nil || answered["Id"] != matched[0] {
+	if json.Unmarshal(a.body, &answered) != nil || answered["Id"] != id {
 		return signup.Account{}, errSalesforce
 	}
 	there := map[string]any{} // by name in lower case: API names are not case-sensitive
@@ -202,11 +207,11 @@ func (c *salesforceConnector) link(ctx context.Context, req signup.Request, reco
 	case !strings.EqualFold(address, req.Email):
 		return signup.Account{}, c.unlinked("the record that matches has another " + field)
 	}
-	single[c.ExternalID] = string(req.User)
-	if _, err := c.call(ctx, http.MethodPatch, path, single); err != nil {
+	record[c.ExternalID] = string(req.User)
+	if _, err := c.call(ctx, http.MethodPatch, path, record); err != nil {
 		return signup.Account{}, err
 	}
-	return signup.Account{ID: matched[0]}, nil
+	return signup.Account{ID: id}, nil
 }
 
 func (c *salesforceConnector) unlinked(why string) error {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +250,16 @@ func TestSalesforceCreationsAtTheSameTimeConflict(t *testing.T) {
 	}
 }
 
+func TestSalesforceLockedRowIsOneUsersTrouble(t *testing.T) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	o.there.RefuseRecords(1, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record")
+	results := o.all(t, people(2)...)
+	wantErr(t, results[0].Err, signup.Transient, "conflict")
+	if results[1].Err != nil || o.holder(results[1].Account.ID) != person(1).User {
+		t.Errorf("got %+v", results[1])
+	}
+}
+
 func TestSalesforceClashOnAnotherFieldIsPermanent(t *testing.T) {
 	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
 	o.all(t, having(person(1), "Badge__c", "B-1"))
@@ -388,198 +397,5 @@ func TestSalesforceFieldsAreChecked(t *testing.T) {
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("errors (-got +want):\n%s", diff)
-	}
-}
-
-// contact is the object Contact, changed.
-func contact(change func(f *sim.SalesforceField)) []sim.SalesforceObject {
-	all := sim.SalesforceObjects()
-	for i := range all[0].Fields {
-		change(&all[0].Fields[i])
-	}
-	return all
-}
-
-func TestSalesforceCheckComparesTheObject(t *testing.T) {
-	is := func(name string, change func(f *sim.SalesforceField)) []sim.SalesforceObject {
-		return contact(func(f *sim.SalesforceField) {
-			if f.Name == name {
-				change(f)
-			}
-		})
-	}
-	const own = "Entra_Object_Id__c"
-	tests := []struct {
-		name    string
-		objects []sim.SalesforceObject
-		object  string
-		shape   map[string]any
-		want    string
-	}{
-		{"good", nil, "Contact", map[string]any{"lastname": nil, "Email": nil}, ""},
-		{"record not known", nil, "Contact", nil, ""},
-		{"needed", nil, "Lead", map[string]any{"Email": nil}, "the field LastName needs a value and the record has none; the field Company needs a value and the record has none"},
-		{"unknown field", nil, "Contact", map[string]any{"LastName": nil, "Shoe__c": nil}, "there is no field Shoe__c that the integration user may see"},
-		{"read-only field", is("Phone", func(f *sim.SalesforceField) { f.ReadOnly = true }), "Contact", map[string]any{"LastName": nil, "Phone": nil}, "the integration user may not write the field Phone"},
-		{"no external id", is(own, func(f *sim.SalesforceField) { f.Name = "Other__c" }), "Contact", nil, "there is no field " + own + " that the integration user may see"},
-		{"not an external id", is(own, func(f *sim.SalesforceField) { f.ExternalID = false }), "Contact", nil, "the field " + own + " is not an external id"},
-		{"not unique", is(own, func(f *sim.SalesforceField) { f.Unique = false }), "Contact", nil, "the field " + own + " is not unique"},
-		{"too short", is(own, func(f *sim.SalesforceField) { f.Length = 20 }), "Contact", nil, "the field " + own + " is not a text of 36 characters"},
-	}
-	for _, tt := range tests {
-		o := salesforceOrg(t, sim.SalesforceOptions{Objects: tt.objects}, map[string]any{"object": tt.object}, tt.shape)
-		err := o.Check(t.Context())
-		if tt.want == "" {
-			if err != nil {
-				t.Errorf("%s: %v", tt.name, err)
-			}
-			continue
-		}
-		if e := wantErr(t, err, signup.Permanent, "schema"); e.Detail != tt.want {
-			t.Errorf("%s: got %q, want %q", tt.name, e.Detail, tt.want)
-		}
-	}
-}
-
-func TestSalesforceCheckOfAnObjectThatIsNotThere(t *testing.T) {
-	o := salesforceOrg(t, sim.SalesforceOptions{}, map[string]any{"object": "Member__c"}, nil)
-	wantErr(t, o.Check(t.Context()), signup.Systemic, "schema")
-}
-
-func TestSalesforceCheckReadsALargeDescription(t *testing.T) {
-	described := `{"name":"Contact","createable":true,"updateable":true,"fields":[{"name":"Entra_Object_Id__c","type":"string","length":36,
-		"externalId":true,"unique":true,"createable":true,"updateable":true,"nillable":true,"picklistValues":["` + strings.Repeat("x", 3<<20) + `"]}]}`
-	c := salesforceAt(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(described)) }, nil)
-	if err := c.Check(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestSalesforceCheckTakesNoOtherAnswer(t *testing.T) {
-	for _, body := range []string{"", "{}", "[]", "<html>", `{"name":"Contact","fields":[]}`, `{"name":"Lead","fields":[{"name":"Id"}]}`} {
-		c := salesforceAt(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }, nil)
-		wantErr(t, c.Check(t.Context()), signup.Transient, "not-understood")
-	}
-}
-
-// matching is an org with a duplicate rule and a policy for it.
-func matching(t *testing.T, rule, by, policy string) org {
-	return salesforceOrg(t, sim.SalesforceOptions{Duplicates: rule, MatchBy: by}, map[string]any{"duplicates": policy}, nil)
-}
-
-func there(email, last, user string) sim.SalesforceRecord {
-	fields := map[string]any{"Email": email, "LastName": last}
-	if user != "" {
-		fields["Entra_Object_Id__c"] = user
-	}
-	return sim.SalesforceRecord{Object: "Contact", Fields: fields}
-}
-
-func TestSalesforceDuplicatesByPolicy(t *testing.T) {
-	me := person(1)
-	unverified := me
-	unverified.EmailVerified = false
-	unmapped := me
-	unmapped.Record = map[string]any{"LastName": "User 1"}
-	tests := []struct {
-		name, rule, by, policy string
-		there                  []sim.SalesforceRecord
-		req                    signup.Request
-		linked                 bool
-		detail                 string // of the refusal, "" if it goes well
-	}{
-		{"fail", "alert", "", "fail", []sim.SalesforceRecord{there("USER1@example.com", "X", "")}, me, false, "salesforce: DUPLICATES_DETECTED"},
-		{"allow", "alert", "", "allow", []sim.SalesforceRecord{there("user1@example.com", "X", "")}, me, false, ""},
-		{"allow, and the rule blocks", "block", "", "allow", []sim.SalesforceRecord{there("user1@example.com", "X", "")}, me, false, "salesforce: DUPLICATES_DETECTED"},
-		{"link", "block", "", "link", []sim.SalesforceRecord{there("USER1@example.com", "X", "")}, me, true, ""},
-		{"link, nobody matches", "block", "", "link", []sim.SalesforceRecord{there("user2@example.com", "X", "")}, me, false, ""},
-		{"link, unverified", "block", "", "link", []sim.SalesforceRecord{there("user1@example.com", "X", "")}, unverified, false, "the user has no verified e-mail address in the record"},
-		{"link, address not mapped", "block", "LastName", "link", []sim.SalesforceRecord{there("user1@example.com", "User 1", "")}, unmapped, false, "the user has no verified e-mail address in the record"},
-		{"link, two match", "block", "", "link", []sim.SalesforceRecord{there("user1@example.com", "X", ""), there("user1@example.com", "Y", "")}, me, false, "2 records match"},
-		{"link, somebody else's", "block", "", "link", []sim.SalesforceRecord{there("user1@example.com", "X", string(person(9).User))}, me, false, "the record that matches is linked to another user"},
-		{"link, another address", "block", "LastName", "link", []sim.SalesforceRecord{there("other@example.com", "User 1", "")}, me, false, "the record that matches has another Email"},
-		{"link, no address", "block", "LastName", "link", []sim.SalesforceRecord{there("", "User 1", "")}, me, false, "the record that matches has another Email"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			o := matching(t, tt.rule, tt.by, tt.policy)
-			var ids []string
-			for _, r := range tt.there {
-				ids = append(ids, o.there.Add(r))
-			}
-			before := asJSON(o.there.Records())
-			r := o.all(t, person(7), tt.req)[1]
-			if tt.detail != "" {
-				e := wantErr(t, r.Err, signup.Permanent, "duplicate")
-				if !strings.Contains(e.Detail, tt.detail) || len(e.Detail) > 200 {
-					t.Errorf("got %v, want %q", e, tt.detail)
-				}
-				if after := asJSON(o.there.Records()[:len(ids)]); after != before {
-					t.Errorf("the records are now\n%s\nand were\n%s", after, before)
-				}
-				return
-			}
-			if r.Err != nil || o.holder(r.Account.ID) != tt.req.User || slices.Contains(ids, r.Account.ID) != tt.linked || r.Account.Created == tt.linked {
-				t.Errorf("got %+v of %s; linked: %v", r, o.holder(r.Account.ID), ids)
-			}
-		})
-	}
-}
-
-func TestSalesforceLinkIsMadeOnceWhateverGetsLost(t *testing.T) {
-	for name, fault := range map[string]sim.Fault{
-		"the upsert alone":     {Method: "PATCH", Path: "/sobjects/Contact/Entra", Status: 503, Body: "{}"},
-		"the look":             {Method: "GET", Path: "/sobjects/Contact/", Status: 503, Body: "{}"},
-		"the look is HTML":     {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: "<html>"},
-		"the look is another":  {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: `{"Id":"0035f0000000009AAA","Email":"user1@example.com","Entra_Object_Id__c":null}`},
-		"the look says less":   {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: `{"Id":"0035f0000000001AAA","Email":"user1@example.com"}`},
-		"the link":             {Method: "PATCH", Path: "/sobjects/Contact/003", Status: 503},
-		"the answer to a link": {Method: "PATCH", Path: "/sobjects/Contact/003", After: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := matching(t, "block", "", "link")
-			id := o.there.Add(there("user1@example.com", "X", ""))
-			o.there.Faults.Add(fault)
-			if err := o.all(t, person(1))[0].Err; signup.ClassOf(err) != signup.Transient || err == nil {
-				t.Errorf("got %v, want a transient outcome", err)
-			}
-			if r := o.all(t, unsure(person(1)))[0]; r.Err != nil || r.Account.ID != id || o.holder(id) != person(1).User || o.count() != 1 {
-				t.Errorf("got %+v and %d records", r, o.count())
-			}
-		})
-	}
-}
-
-func TestSalesforceTwoUsersDoNotLinkTheSameRecord(t *testing.T) {
-	o := matching(t, "block", "", "link")
-	id := o.there.Add(there("user1@example.com", "X", ""))
-	twin := person(2)
-	twin.Email, twin.Record = person(1).Email, person(1).Record
-	results := o.all(t, person(1), twin)
-	if results[0].Err != nil || results[0].Account.ID != id {
-		t.Errorf("got %+v", results[0])
-	}
-	wantErr(t, results[1].Err, signup.Permanent, "duplicate")
-}
-
-func TestSalesforceReadsTheMatchesInEitherSpelling(t *testing.T) {
-	for _, spelling := range []string{"duplicateResut", "duplicateResult"} {
-		c := salesforceAt(t, func(w http.ResponseWriter, r *http.Request) {
-			switch {
-			case strings.Contains(r.URL.Path, "/composite/"):
-				_, _ = w.Write([]byte(`[{"success":false,"errors":[{"statusCode":"DUPLICATES_DETECTED","message":"Use one of these records?","fields":[]}]}]`))
-			case strings.Contains(r.URL.Path, "/Entra_Object_Id__c/"):
-				w.WriteHeader(400)
-				_, _ = w.Write([]byte(`[{"` + spelling + `":{"matchResults":[{"matchRecords":[{"record":{"attributes":{"type":"Contact"},"Id":"0038M0000016Wv8QAE"}}]}]},
-					"errorCode":"DUPLICATES_DETECTED","message":"Use one of these records?"}]`))
-			case r.Method == "GET":
-				_, _ = w.Write([]byte(`{"Id":"0038M0000016Wv8QAE","Email":"user1@example.com","Entra_Object_Id__c":null}`))
-			default:
-				w.WriteHeader(204)
-			}
-		}, map[string]any{"duplicates": "link"})
-		if a, err := c.Associate(t.Context(), person(1)); err != nil || a.ID != "0038M0000016Wv8QAE" {
-			t.Errorf("%s: got %+v, %v", spelling, a, err)
-		}
 	}
 }
