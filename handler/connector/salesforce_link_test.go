@@ -140,6 +140,8 @@ func TestSalesforceMatchThatCannotBeSeenIsNotLinked(t *testing.T) {
 	o.there.Faults.Add(sim.Fault{Method: "GET", Path: "/sobjects/Contact/003", Status: 404,
 		Body: `[{"errorCode":"NOT_FOUND","message":"The requested resource does not exist"}]`})
 	wantErr(t, o.all(t, person(1))[0].Err, signup.Permanent, "duplicate")
+	o.there.Faults.Add(sim.Fault{Method: "GET", Path: "/sobjects/Contact/003", Status: 404, Body: "no such page"})
+	wantErr(t, o.all(t, person(1))[0].Err, signup.Systemic, "not-found")
 }
 
 func TestSalesforceReadsTheMatchesInEitherSpelling(t *testing.T) {

@@ -17,7 +17,10 @@ import (
 // errSalesforce is the outcome of a 2xx answer that is not what Salesforce answers: a proxy's page, half a list.
 var errSalesforce = &signup.Error{Class: signup.Transient, Code: "not-understood", Detail: "the answer is not Salesforce's"}
 
-const codeDuplicate = "duplicate" // the org's duplicate rules have matched other records
+const (
+	codeDuplicate = "duplicate" // the org's duplicate rules have matched other records
+	codeSchema    = "schema"    // there is no such object, field or record
+)
 
 // salesforceCodes are the error codes (SOAP API Developer Guide, StatusCode) that say more than that a record is
 // refused. The status is what the same error has as the answer to a call for one record; it tells the engine whether the
@@ -41,10 +44,10 @@ var salesforceCodes = map[string]struct {
 	"INSUFFICIENT_ACCESS":                           {signup.Systemic, "forbidden", 403},
 	"INSUFFICIENT_ACCESS_OR_READONLY":               {signup.Systemic, "forbidden", 403},
 	"STORAGE_LIMIT_EXCEEDED":                        {signup.Systemic, "quota", 0},
-	"INVALID_FIELD":                                 {signup.Systemic, "schema", 0},
-	"INVALID_FIELD_FOR_INSERT_UPDATE":               {signup.Systemic, "schema", 0},
-	"INVALID_TYPE":                                  {signup.Systemic, "schema", 0},
-	"NOT_FOUND":                                     {signup.Systemic, "schema", 0},
+	"INVALID_FIELD":                                 {signup.Systemic, codeSchema, 0},
+	"INVALID_FIELD_FOR_INSERT_UPDATE":               {signup.Systemic, codeSchema, 0},
+	"INVALID_TYPE":                                  {signup.Systemic, codeSchema, 0},
+	"NOT_FOUND":                                     {signup.Systemic, codeSchema, 0},
 	"DUPLICATES_DETECTED":                           {signup.Permanent, codeDuplicate, 0},
 	"DUPLICATE_EXTERNAL_ID":                         {signup.Permanent, "ambiguous", 0},
 	"INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY": {signup.Systemic, "forbidden", 403},
@@ -170,9 +173,9 @@ func (c *salesforceConnector) link(ctx context.Context, req signup.Request, reco
 	matched := matchedRecords(a.body)
 	switch {
 	case !req.EmailVerified || field == "":
-		return signup.Account{}, c.unlinked("the user has no verified e-mail address in the record")
+		return signup.Account{}, unlinked("the user has no verified e-mail address in the record")
 	case len(matched) != 1:
-		return signup.Account{}, c.unlinked(fmt.Sprintf("%d records match", len(matched)))
+		return signup.Account{}, unlinked(fmt.Sprintf("%d records match", len(matched)))
 	}
 	return c.claim(ctx, req, matched[0], field, single)
 }
@@ -184,8 +187,8 @@ func (c *salesforceConnector) claim(ctx context.Context, req signup.Request, id,
 	path := "/sobjects/" + c.Object + "/" + id
 	a, err := c.call(ctx, http.MethodGet, path+"?fields="+c.ExternalID+","+field, nil)
 	if err != nil {
-		if a.status == http.StatusNotFound {
-			err = c.unlinked("the record that matches is another object's, or the integration user may not see it")
+		if a.status == http.StatusNotFound && code(err) == codeSchema {
+			err = unlinked("the record that matches is another object's, or the integration user may not see it")
 		}
 		return signup.Account{}, err
 	}
@@ -203,9 +206,9 @@ func (c *salesforceConnector) claim(ctx context.Context, req signup.Request, id,
 	case !known:
 		return signup.Account{}, errSalesforce
 	case linked != nil && linked != "":
-		return signup.Account{}, c.unlinked("the record that matches is linked to another user")
+		return signup.Account{}, unlinked("the record that matches is linked to another user")
 	case !strings.EqualFold(address, req.Email):
-		return signup.Account{}, c.unlinked("the record that matches has another " + field)
+		return signup.Account{}, unlinked("the record that matches has another " + field)
 	}
 	record[c.ExternalID] = string(req.User)
 	if _, err := c.call(ctx, http.MethodPatch, path, record); err != nil {
@@ -214,7 +217,7 @@ func (c *salesforceConnector) claim(ctx context.Context, req signup.Request, id,
 	return signup.Account{ID: id}, nil
 }
 
-func (c *salesforceConnector) unlinked(why string) error {
+func unlinked(why string) error {
 	return &signup.Error{Class: signup.Permanent, Code: codeDuplicate, Detail: "salesforce: DUPLICATES_DETECTED; " + why}
 }
 
