@@ -81,7 +81,7 @@ They are type-checked before anything runs.
 `
 
 const expressionsRules = `
-* ` + "`slug(text)` is text as part of an address: `slug(\"Zoë Ó Brien\")` is `zoe-o-brien`; other scripts drop out. `short(user.id)` is the id's first 8 characters." + `
+* ` + "`slug(text)` is text as part of an address: `slug(\"Zoë Ó Brien\")` is `zoe-o-brien`; other scripts drop out. `short(user.id)` is the id's first 8 characters. `clip(text, 40)` is the first 40 characters." + `
 * ` + "`accounts.NAME` makes the destination NAME a prerequisite: this one waits for it. Where NAME has a `when`, write `accounts.NAME?.id`, which is nil for users who are not brought there. A name with a hyphen is `accounts[\"my-crm\"]`." + `
 * An absent text is empty; an empty result changes nothing, and leaves its field out of a record.
 * A custom attribute that a user does not have counts as the empty value of what it is compared with: ` + "for consent write `== true`, never `!= false`." + `

@@ -252,17 +252,25 @@ func (l *local) settled(ctx context.Context) (bool, error) {
 // addFaults lets a share of the calls go wrong in the ways that hurt.
 func (l *local) addFaults() {
 	l.killAtWork()
-	lost := sim.Fault{Method: http.MethodPost, After: true, Times: -1, Chance: 0.05}
-	busy := sim.Fault{Method: http.MethodPost, Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.05}
-	l.Stripe.Faults.Add(lost, busy)
-	l.Webhook.Faults.Add(lost, busy, sim.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"20"}}, Times: -1, Chance: 0.02})
+	destinations := []*sim.Faults{&l.Stripe.Faults, &l.Mailchimp.Faults, &l.Salesforce.Faults, &l.Webhook.Faults,
+		&l.Queue.Faults, &l.ServiceBus.Faults, &l.EventGrid.Faults}
+	for _, f := range destinations {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch} {
+			f.Add(sim.Fault{Method: method, After: true, Times: -1, Chance: 0.05},
+				sim.Fault{Method: method, Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.05})
+		}
+		f.Seed(l.command.Seed)
+	}
+	l.Webhook.Faults.Add(sim.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"20"}}, Times: -1, Chance: 0.02})
+	l.Identity.Faults.Add(sim.Fault{Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.1})
 	l.Tenant.Faults.Add(
 		sim.Fault{Method: http.MethodPatch, After: true, Status: http.StatusServiceUnavailable, Times: -1, Chance: 0.05},
+		sim.Fault{Method: http.MethodPost, After: true, Times: -1, Chance: 0.05},
 		sim.Fault{Method: http.MethodGet, Status: http.StatusOK, Body: `{"value":[{"id":"`, Times: -1, Chance: 0.03},
 		sim.Fault{Method: http.MethodGet, Status: http.StatusBadGateway, Body: "<html>Bad Gateway</html>", Times: -1, Chance: 0.03},
 		sim.Fault{Method: http.MethodGet, Times: -1, Chance: 0.02},
 	)
-	for _, f := range []*sim.Faults{&l.Stripe.Faults, &l.Webhook.Faults, &l.Tenant.Faults} {
+	for _, f := range []*sim.Faults{&l.Identity.Faults, &l.Tenant.Faults} {
 		f.Seed(l.command.Seed)
 	}
 }

@@ -68,7 +68,7 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 		switch {
 		case call.Method == "GET" && strings.Contains(call.URL, "/users?") && strings.Contains(call.URL, "in%20"):
 			r.ProfileReads++
-		case call.Method == "PATCH" && call.Status == 204:
+		case call.Method == "PATCH" && strings.Contains(call.URL, "/users/") && call.Status == 204:
 			r.Patches++
 		}
 	}
@@ -170,7 +170,7 @@ func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[stri
 			r.Lost++
 			r.problem("user %s has no account at %s; the ledger says %s %s", u.ID, p.name, a.State, a.Reason)
 		case !wanted && len(ids) > 0:
-			r.problem("user %s came in by %s and has an account at %s", u.ID, u.How, p.name)
+			r.problem("user %s came in by %s and has an account at %s, which is not for that user", u.ID, u.How, p.name)
 		case wanted && (a.State != signup.Associated || a.Account != ids[0]):
 			r.problem("user %s has the account %s at %s; the ledger says %s %s", u.ID, ids[0], p.name, a.State, a.Account)
 		case !wanted && a.State != signup.Skipped:
@@ -181,8 +181,9 @@ func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[stri
 		r.problem("user %s has stripe_id %q in the customers table; the ledger says %q", u.ID, held[stripeColumn][u.ID], billing.Account)
 	}
 	for attribute, name := range linkBacks {
-		if a, _ := row.Association(name); own && attributeOf(u, attribute) != a.Account {
-			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, attributeOf(u, attribute), a.Account)
+		value, _ := attributeOf(u, attribute).(string)
+		if a, _ := row.Association(name); own && value != a.Account {
+			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, value, a.Account)
 		}
 	}
 }

@@ -22,6 +22,13 @@ const (
 	simClient  = "5f7f1f6a-0000-4000-8000-00000000c11e"
 	simSecret  = "simulated"
 	simWelcome = "whsec_c2ltdWxhdGVkLXNpbXVsYXRlZC1zaW11bGF0ZWQ="
+
+	simMailchimp = "0123456789abcdef0123456789abcdef-us1"
+	simAudience  = "1a2b3c4d5e"
+	simQueue     = "signups" // in the storage account and in the Service Bus namespace
+	simGroup     = "6d2c0f5e-0000-4000-8000-0000000c0b01"
+	simPackage   = "a914b616-0000-4000-8000-0000000c0b02"
+	simPolicy    = "2264bf65-0000-4000-8000-0000000c0b03"
 )
 
 // simulation is the simulated world on an address of this machine, with its files in a folder.
@@ -35,12 +42,22 @@ type simulation struct {
 func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock) (*simulation, error) {
 	s := &simulation{dir: dir, World: &sim.World{
 		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed,
-			Attributes: []string{"stripeCustomerId", "welcomeId", "marketingOptIn"}}),
+			Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn"},
+			// People sign up here as in an external tenant, and there are access packages as in a workforce tenant: no real
+			// one is both.
+			Groups: []sim.Group{{ID: simGroup}}, EntitlementManagement: true,
+			AccessPackages: []sim.AccessPackage{{ID: simPackage, Policies: []string{simPolicy}}}}),
 		// Clients keep tokens by the machine's clock, so the tokens live by it too.
 		Entra: sim.NewEntra(sim.EntraOptions{Clock: clock, Tenant: simTenant, Seed: seed, TokenLife: tokenLife(clock), Apps: []sim.App{{ID: simClient, Secret: simSecret,
-			Roles: []string{"AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All"}}}}),
-		Stripe:  sim.NewStripe(sim.StripeOptions{Clock: clock, APIKey: simSecret}),
-		Webhook: sim.NewWebhook(sim.WebhookOptions{Clock: clock, Secrets: []string{simWelcome}}),
+			Roles: []string{"AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All", "GroupMember.ReadWrite.All", "EntitlementManagement.ReadWrite.All"}}}}),
+		Stripe:     sim.NewStripe(sim.StripeOptions{Clock: clock, APIKey: simSecret}),
+		Mailchimp:  sim.NewMailchimp(sim.MailchimpOptions{Clock: clock, APIKey: simMailchimp, Audience: simAudience}),
+		Salesforce: sim.NewSalesforce(sim.SalesforceOptions{Clock: clock, ClientID: simSecret, ClientSecret: simSecret, Objects: sim.SalesforceObjects()}),
+		Webhook:    sim.NewWebhook(sim.WebhookOptions{Clock: clock, Secrets: []string{simWelcome}}),
+		Queue:      sim.NewStorageQueue(sim.StorageQueueOptions{Clock: clock, Queues: []string{simQueue}}),
+		ServiceBus: sim.NewServiceBus(sim.ServiceBusOptions{Clock: clock, Entities: []string{simQueue}}),
+		EventGrid:  sim.NewEventGrid(sim.EventGridOptions{Clock: clock}),
+		Identity:   sim.NewIdentity(sim.IdentityOptions{Clock: clock, Tenant: simTenant, Header: simSecret, TokenLife: tokenLife(clock)}),
 	}}
 	var err error
 	if s.server, err = sim.Serve(ctx, addr, s.World); err != nil {
@@ -105,6 +122,8 @@ func (s *simulation) settings() map[string]string {
 		"STRIPE_URL": s.server.URL, "STRIPE_API_KEY": simSecret,
 		"WELCOME_URL": s.server.URL + "/webhook", "WELCOME_SECRET": simWelcome,
 		"CUSTOMERS_DSN": s.path("customers.db"),
+		"SIMULATED_URL": s.server.URL, "MAILCHIMP_API_KEY": simMailchimp, "SALESFORCE_SECRET": simSecret,
+		"IDENTITY_ENDPOINT": s.server.URL + "/msi/token", "IDENTITY_HEADER": simSecret,
 	}
 }
 

@@ -89,7 +89,7 @@ func TestDatabasesWaitForALockNoLongerThanTheyMay(t *testing.T) {
 		if err := lock.Rollback(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := short.Associate(t.Context(), record); err != nil {
+		if _, err := hasty.Associate(t.Context(), record); err != nil {
 			t.Errorf("after the lock: %v", err)
 		}
 	})

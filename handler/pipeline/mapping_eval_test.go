@@ -191,7 +191,8 @@ func TestWant(t *testing.T) {
 		{`user.attributes.plan + " " + user.attributes.none`, "gold"}, {`user.attributes.none + user.attributes.plan`, "gold"},
 		{`user.attributes.none contains "x"`, false}, {`user.attributes.none in ["x"]`, false}, {`user.attributes.none ?? "y"`, "y"},
 		{`user.attributes?.none == ""`, true}, {`user.attributes.visits * 2`, 6.0}, {`user.attributes.none * 2`, 0},
-		{`slug(user.surname)`, "doe"}, {`short(user.id)`, "1a2b3c4d"},
+		{`clip("Zoë Ó Brien", 3)`, "Zoë"}, {`clip("Zoë Ó Brien", 4)`, "Zoë"}, {`clip("ab", 2)`, "ab"}, {`clip("ab", -1) + "c"`, "c"},
+		{`clip(user.attributes.nothing, 3) + "c"`, "c"}, {`slug(user.surname)`, "doe"}, {`short(user.id)`, "1a2b3c4d"},
 	}
 	for _, tt := range tests {
 		m := compile(t, pipeline.Spec{Destinations: []pipeline.DestinationSpec{{Name: "there"}, {Name: "gone", When: "user.emailVerified"},

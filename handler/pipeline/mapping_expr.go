@@ -116,6 +116,7 @@ func options() []expr.Option {
 		expr.MaxNodes(maxNodes),
 		expr.Function("slug", func(p ...any) (any, error) { return slug(p[0].(string)), nil }, slug),
 		expr.Function("short", func(p ...any) (any, error) { return short(p[0].(string)) }, new(func(string) string)),
+		expr.Function("clip", func(p ...any) (any, error) { return clip(p[0].(string), p[1].(int)), nil }, clip),
 	}
 	for _, name := range []string{"now", "timezone", "keys", "values", "toPairs"} {
 		opts = append(opts, expr.DisableBuiltin(name))

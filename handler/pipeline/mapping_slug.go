@@ -67,3 +67,11 @@ func short(id string) (string, error) {
 	}
 	return string(u[:8]), nil
 }
+
+// clip is the first n characters of s, for fields that take no more, without white space at the end.
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		s = strings.TrimRightFunc(string(r[:max(n, 0)]), unicode.IsSpace)
+	}
+	return s
+}

@@ -299,7 +299,7 @@ func emptyLike(n ast.Node) ast.Node {
 func fillArguments(function string, arguments []ast.Node) {
 	for i := range arguments {
 		switch function {
-		case "slug", "short", "lower", "upper", "trim", "trimPrefix", "trimSuffix", "split", "splitAfter", "replace", "repeat",
+		case "slug", "short", "clip", "lower", "upper", "trim", "trimPrefix", "trimSuffix", "split", "splitAfter", "replace", "repeat",
 			"indexOf", "lastIndexOf", "hasPrefix", "hasSuffix", "string", "len", "toBase64":
 			fill(&arguments[i], &ast.StringNode{})
 		case "int", "float", "abs", "ceil", "floor", "round":
