@@ -112,11 +112,16 @@ type run struct {
 	unread int   // profile reads that failed, in a row
 }
 
-func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
+func (e *Engine) newRun(t Trigger) *run {
 	r := &run{Engine: e, trigger: t, start: e.Clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers)}
 	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
 	r.log = e.Log.With("run", r.id, "invocation", t.Invocation)
 	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}
+	return r
+}
+
+func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
+	r := e.newRun(t)
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
 		r.until = deadline.Add(-lastWrite - min(20*time.Second, left/4))

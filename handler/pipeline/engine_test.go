@@ -239,6 +239,9 @@ func (d *directory) Update(_ context.Context, id signup.UserID, p signup.Patch) 
 	for k, v := range p.Attributes {
 		attributes[k] = v
 	}
+	for _, k := range p.Clear {
+		delete(attributes, k)
+	}
 	u.Attributes = attributes
 	d.all[id] = u
 	return nil

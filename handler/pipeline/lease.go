@@ -16,7 +16,12 @@ const (
 	stateNote = "state"
 	// leaseTime is how long a dead run keeps others away. It is renewed at a third of it.
 	leaseTime = 2 * time.Minute
+	// leasePatience is how long a command waits for a run that is at work; runs take at most four minutes.
+	leasePatience = 5 * time.Minute
 )
+
+// ErrBusy ends a command that has waited in vain for the run lease.
+var ErrBusy = errors.New("a run is at work and does not come to an end: try again later")
 
 // ErrLeaseLost ends a run whose lease somebody else has taken in the meantime.
 var ErrLeaseLost = errors.New("the run lease was taken by someone else")
@@ -26,6 +31,7 @@ var ErrLeaseLost = errors.New("the run lease was taken by someone else")
 type lease struct {
 	note    signup.Note
 	renewed time.Time
+	last    *Summary // what stood in it
 }
 
 type leaseBody struct {
@@ -63,8 +69,47 @@ func (r *run) takeLease(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take the run lease: %w", err)
 	}
-	r.lease = lease{note: n, renewed: r.start}
+	r.lease = lease{note: n, renewed: r.start, last: body.Last}
 	return nil
+}
+
+// hold does what an operator's command does, under the run lease: no run is at work meanwhile. A run that is at work
+// already is waited for. The last run's summary stays in the lease.
+func (r *run) hold(ctx context.Context, act func(ctx context.Context) error) error {
+	if err := r.awaitLease(ctx); err != nil {
+		return err
+	}
+	working, stop := context.WithCancel(ctx)
+	r.abort = stop
+	var err error
+	r.Each(2, func(i int) {
+		if i == 0 {
+			err = act(working)
+			stop()
+			return
+		}
+		r.keepLease(working)
+	})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	return errors.Join(r.freeLease(ctx, r.lease.last), err)
+}
+
+// awaitLease takes the run lease, after a run that has it.
+func (r *run) awaitLease(ctx context.Context) error {
+	begun := r.start
+	for {
+		if err := r.takeLease(ctx); err != nil || !r.sum.Busy {
+			return err
+		}
+		if r.start.Sub(begun) >= leasePatience {
+			return ErrBusy
+		}
+		if err := r.Clock.Sleep(ctx, 2*time.Second); err != nil {
+			return err
+		}
+		r.start, r.sum.Busy = r.Clock.Now(), false
+	}
 }
 
 // keepLease renews the lease until the run's work is over.
@@ -91,7 +136,7 @@ func (r *run) renew(ctx context.Context) {
 	}
 	switch {
 	case err == nil:
-		r.lease = lease{note: n, renewed: now}
+		r.lease.note, r.lease.renewed = n, now
 	case errors.Is(err, signup.ErrConflict):
 		r.fail(ErrLeaseLost)
 		r.abort()
@@ -123,20 +168,25 @@ func (r *run) end(ctx context.Context) error {
 	r.sum.Ended = r.Clock.Now()
 	r.log.Info("run done", "users", r.sum.Users, "new", r.sum.newUsers(), "detectors", r.sum.Detectors, "destinations", r.sum.Destinations)
 	err := r.saveState(ctx)
+	return errors.Join(r.freeLease(ctx, &r.sum), err)
+}
+
+// freeLease gives the lease back, with the summary of the last run in it, and says what ended this one early.
+func (r *run) freeLease(ctx context.Context, last *Summary) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if errors.Is(r.bad, ErrLeaseLost) {
-		return errors.Join(r.bad, err)
+		return r.bad
 	}
-	_, e := putNote(ctx, r.Ledger, r.lease.note, leaseBody{Last: &r.sum})
-	if errors.Is(e, signup.ErrConflict) { // perhaps with our own last renewal
+	_, err := putNote(ctx, r.Ledger, r.lease.note, leaseBody{Last: last})
+	if errors.Is(err, signup.ErrConflict) { // perhaps with our own last renewal
 		var own signup.Note
-		if own, e = r.ownNote(ctx); e == nil {
-			_, e = putNote(ctx, r.Ledger, own, leaseBody{Last: &r.sum})
+		if own, err = r.ownNote(ctx); err == nil {
+			_, err = putNote(ctx, r.Ledger, own, leaseBody{Last: last})
 		}
 	}
-	if e != nil {
-		err = errors.Join(err, fmt.Errorf("free the run lease: %w", e))
+	if err != nil {
+		err = fmt.Errorf("free the run lease: %w", err)
 	}
 	return errors.Join(r.bad, err)
 }
