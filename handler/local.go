@@ -310,8 +310,12 @@ func (p *progress) say(format string, args ...any) {
 }
 
 func (p *progress) update(at time.Duration, people, of, rows, settled int) {
-	text := fmt.Sprintf("simulated %5s   signed up %*d of %d   in the ledger %*d   settled %*d", at.Truncate(time.Second),
-		len(fmt.Sprint(of)), people, of, len(fmt.Sprint(of)), rows, len(fmt.Sprint(of)), settled)
+	p.line(fmt.Sprintf("simulated %5s   signed up %*d of %d   in the ledger %*d   settled %*d", at.Truncate(time.Second),
+		len(fmt.Sprint(of)), people, of, len(fmt.Sprint(of)), rows, len(fmt.Sprint(of)), settled))
+}
+
+// line shows the text in place of the last one.
+func (p *progress) line(text string) {
 	switch {
 	case p.terminal:
 		fmt.Fprintf(p.w, "\r\033[K%s", text)
