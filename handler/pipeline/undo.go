@@ -204,7 +204,7 @@ func (u *undoing) show(ctx context.Context, results []Undone) error {
 		if u.done++; u.Show != nil {
 			u.Show(u.done, u.total, one)
 		}
-		if u.failures == breakAfter && u.done < u.total {
+		if u.failures == DefaultFuse.Failures && u.done < u.total {
 			return fmt.Errorf("%d users in a row have failed: %w", u.failures, one.Err)
 		}
 	}
