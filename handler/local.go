@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -106,6 +107,7 @@ func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) 
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	settings := l.settings()
+	maps.Copy(settings, l.more())
 	settings["SIGNUP_SYNC_CONFIG"] = l.path("signup-sync.yaml")
 	settings["LEDGER"] = "file:" + l.path("ledger.db")
 	if c.Ledger == "file" {

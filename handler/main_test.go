@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -179,14 +180,30 @@ func TestLocalRunOnTableStorage(t *testing.T) {
 // TestTheComparisonFindsWhatIsWrong shows that exit code 0 of a local run means something.
 func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 	id := signup.UserID("75b523ca-d064-4ddf-80af-87738f504026")
-	user := sim.DirectoryUser{ID: id, How: sim.Email, Properties: map[string]any{"extension_6ea3_stripeCustomerId": "cus_1", "extension_6ea3_welcomeId": "evt_1"}}
+	user := sim.DirectoryUser{ID: id, How: sim.Email, Properties: map[string]any{"mail": "ana@example.com", "extension_6ea3_marketingOptIn": true,
+		"onPremisesExtensionAttributes": map[string]any{"extensionAttribute1": "newsletter_1"}}}
+	for attribute, name := range linkBacks {
+		if !strings.HasPrefix(attribute, "extensionAttribute") {
+			user.Properties["extension_6ea3_"+attribute] = name + "_1"
+		}
+	}
 	row := func() signup.Row {
-		return signup.Row{User: id, Associations: []signup.Association{{Destination: "billing", State: signup.Associated, Account: "cus_1"},
-			{Destination: "welcome", State: signup.Associated, Account: "evt_1"}, {Destination: "customers", State: signup.Associated, Account: string(id)},
-			{Destination: signup.Profile, State: signup.Associated}}}
+		r := signup.Row{User: id}
+		for _, p := range places {
+			r.Associations = append(r.Associations, signup.Association{Destination: p.name, State: signup.Associated, Account: p.name + "_1"})
+		}
+		r.Associations = append(r.Associations, signup.Association{Destination: signup.Profile, State: signup.Associated})
+		return r
+	}
+	association := func(r *signup.Row, name string) *signup.Association {
+		return &r.Associations[slices.IndexFunc(r.Associations, func(a signup.Association) bool { return a.Destination == name })]
 	}
 	held := func() map[string]holdings {
-		return map[string]holdings{"billing": {id: {"cus_1"}}, "welcome": {id: {"evt_1"}}, "customers": {id: {string(id)}}, stripeColumn: {id: {"cus_1"}}}
+		all := map[string]holdings{stripeColumn: {id: {"billing_1"}}}
+		for _, p := range places {
+			all[p.name] = holdings{id: {p.name + "_1"}}
+		}
+		return all
 	}
 	for name, c := range map[string]struct {
 		spoil func(*sim.DirectoryUser, *signup.Row, map[string]holdings)
@@ -196,30 +213,39 @@ func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 		"an account is lost": {func(_ *sim.DirectoryUser, _ *signup.Row, h map[string]holdings) { delete(h["billing"], id) },
 			localReport{Lost: 1, Problems: make([]string, 1)}},
 		"an account is there twice": {func(_ *sim.DirectoryUser, _ *signup.Row, h map[string]holdings) {
-			h["billing"][id] = []string{"cus_1", "cus_2"}
+			h["billing"][id] = []string{"billing_1", "billing_2"}
 		},
 			localReport{Repeated: 1, Problems: make([]string, 1)}},
-		"the ledger has another account": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) { r.Associations[1].Account = "evt_2" },
+		"the ledger has another account": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) {
+			association(r, "welcome").Account = "welcome_2"
+		},
 			localReport{Problems: make([]string, 2)}},
 		"the ledger says pending": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) {
-			r.Associations[2].State = signup.Pending
+			association(r, "customers").State = signup.Pending
 		},
 			localReport{Problems: make([]string, 1)}},
 		"the profile has failed": {func(_ *sim.DirectoryUser, r *signup.Row, _ map[string]holdings) {
-			r.Associations[3].State = signup.Failed
+			association(r, signup.Profile).State = signup.Failed
 		},
 			localReport{Problems: make([]string, 1)}},
 		"the customers table has another Stripe id": {func(_ *sim.DirectoryUser, _ *signup.Row, h map[string]holdings) {
-			h[stripeColumn][id] = []string{"cus_2"}
+			h[stripeColumn][id] = []string{"billing_2"}
 		},
 			localReport{Problems: make([]string, 1)}},
-		"the link back is missing": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.Properties = nil },
-			localReport{Problems: make([]string, 2)}},
+		"the link back is missing": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			delete(u.Properties, "extension_6ea3_welcomeId")
+		},
+			localReport{Problems: make([]string, 1)}},
+		"who did not consent is in the newsletter": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			u.Properties["extension_6ea3_marketingOptIn"] = false
+		},
+			localReport{Problems: make([]string, 1)}},
 		"a guest has accounts": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.How = sim.Guest },
-			localReport{Problems: make([]string, 4)}},
+			localReport{Problems: make([]string, len(places)+1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, r, h := user, row(), held()
+			u.Properties = maps.Clone(u.Properties)
 			c.spoil(&u, &r, h)
 			var got localReport
 			got.compare(u, r, h)

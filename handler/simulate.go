@@ -114,7 +114,7 @@ func (s *simulation) createCustomers(ctx context.Context) error {
 	return err
 }
 
-// settings are the app settings with which the program works against the simulation.
+// settings are the app settings with which signup-sync.yaml works against the simulation; local.settings.json has them too.
 func (s *simulation) settings() map[string]string {
 	return map[string]string{
 		"ENTRA_TENANT_ID": simTenant, "ENTRA_CLIENT_ID": simClient, "ENTRA_CREDENTIAL": "secret", "ENTRA_CLIENT_SECRET": simSecret,
@@ -122,6 +122,12 @@ func (s *simulation) settings() map[string]string {
 		"STRIPE_URL": s.server.URL, "STRIPE_API_KEY": simSecret,
 		"WELCOME_URL": s.server.URL + "/webhook", "WELCOME_SECRET": simWelcome,
 		"CUSTOMERS_DSN": s.path("customers.db"),
+	}
+}
+
+// more are those that local.yaml needs besides: a managed identity among them, as in Azure.
+func (s *simulation) more() map[string]string {
+	return map[string]string{
 		"SIMULATED_URL": s.server.URL, "MAILCHIMP_API_KEY": simMailchimp, "SALESFORCE_SECRET": simSecret,
 		"IDENTITY_ENDPOINT": s.server.URL + "/msi/token", "IDENTITY_HEADER": simSecret,
 	}

@@ -30,7 +30,7 @@ func TestUndoAgainstASimulatedTenant(t *testing.T) {
 	}
 	defer world.server.Close()
 	settings := world.settings()
-	settings["LEDGER"], settings["SIGNUP_SYNC_CONFIG"] = "file:"+filepath.Join(dir, "ledger.db"), "local.yaml"
+	settings["LEDGER"], settings["SIGNUP_SYNC_CONFIG"] = "file:"+filepath.Join(dir, "ledger.db"), "../signup-sync.yaml"
 	settings["SIGNUP_SYNC_CLOCK"] = fmt.Sprintf("%s,100", clock.Start.Format(time.RFC3339))
 	getenv := func(name string) string { return settings[name] }
 
