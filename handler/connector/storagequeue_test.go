@@ -38,11 +38,13 @@ func TestStorageQueueInTheEmulator(t *testing.T) {
 		t.Errorf("check: %v", err)
 	}
 	large := ada
-	large.Record = map[string]any{"x": strings.Repeat("x", 48<<10-455)}
+	large.Record = map[string]any{"x": strings.Repeat("x", 48<<10-eventFrame)}
+	odd := ada
+	odd.Record = map[string]any{"x": "???>>>~~~üüü"} // base64 has two alphabets
 	for _, send := range []struct {
 		c   signup.Connector
 		req signup.Request
-	}{{forever, large}, {hour, ada}} {
+	}{{forever, large}, {hour, odd}} {
 		if a, err := send.c.Associate(t.Context(), send.req); err != nil || a.ID != "ea1_"+ada.Key {
 			t.Fatalf("got %+v, %v", a, err)
 		}
