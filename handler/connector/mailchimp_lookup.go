@@ -54,7 +54,7 @@ func (c *mailchimpConnector) lookUp(ctx context.Context, req signup.Request, w w
 		if err != nil {
 			return nil, err
 		}
-		if known != nil && known.ID == req.Known && (c.idField != "" && known.belongsTo(req.User, c.idField) || c.idField == "" && known.Hash == w.hash) {
+		if known != nil && (c.idField != "" && known.belongsTo(req.User, c.idField) || c.idField == "" && known.Hash == w.hash) {
 			return known, nil
 		}
 	}

@@ -195,8 +195,8 @@ func TestMailchimpAsksAgainOnlyWhoHadLeftBefore(t *testing.T) {
 			b.associate(t, unsure(consenting("subscribed")))
 			b.clock.Advance(time.Minute)
 		}
-		if m := b.only(t); m.Status != tt.want || m.Asked != tt.asked {
-			t.Errorf("%s since %s: got %s, asked %d times; want %s and %d", tt.status, tt.left, m.Status, m.Asked, tt.want, tt.asked)
+		if m := b.only(t); m.Status != tt.want || m.Asked != tt.asked || !m.OptedInAt.IsZero() {
+			t.Errorf("%s since %s: got %s, asked %d times, opted in at %s; want %s and %d", tt.status, tt.left, m.Status, m.Asked, m.OptedInAt, tt.want, tt.asked)
 		}
 		// Who leaves after that is left alone, also by a replay.
 		b.there.Unsubscribe(ada.Email)
@@ -488,6 +488,19 @@ func TestMailchimpFindsTheUserOnALaterPage(t *testing.T) {
 		id := b.there.Add(sim.MailchimpMember{Email: "moved@example.com", Status: status, Merge: map[string]any{idField: strings.ToUpper(string(ada.User))}, SignedUpAt: start})
 		if a := b.associate(t, unsure(consenting("subscribed"))); a.ID != id || a.Created {
 			t.Errorf("%s: got %+v, want %s", status, a, id)
+		}
+	}
+}
+
+// The user's own contact goes before one that somebody else has made at the user's address since.
+func TestMailchimpFindsTheUserBehindAnotherContact(t *testing.T) {
+	for _, other := range []string{"", "00000002-5eed-4000-8000-00000000beef"} {
+		b := mailchimpBench(t, map[string]any{"idField": idField}, sim.MailchimpOptions{})
+		made := b.associate(t, consenting("subscribed"))
+		b.there.Edit(ada.Email, func(m *sim.MailchimpMember) { m.Email = "moved@example.com" })
+		b.there.Add(sim.MailchimpMember{Email: ada.Email, Merge: map[string]any{idField: other}})
+		if a := b.associate(t, unsure(consenting("subscribed"))); a.ID != made.ID || a.Created {
+			t.Errorf("got %+v, want %s", a, made.ID)
 		}
 	}
 }
