@@ -22,8 +22,9 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-// databaseServer is a real server that this test binary starts when it is first needed, reached by a socket in its folder. When
-// the binary ends, however it does, so does the server, and its folder goes.
+// databaseServer is a real server that this test binary starts when it is first needed, reached by a socket in its
+// folder. Its defaults are the worst that it has. When the binary ends, however it does, so does the server, and its
+// folder goes.
 type databaseServer struct {
 	driver, socket string
 	admin          *sql.DB
@@ -56,7 +57,7 @@ func startPostgres() (*databaseServer, error) {
 	return startServer("pgx", "database system is ready", "QUIT", func(dir string) (first, server []string) {
 		data := filepath.Join(dir, "data")
 		first = []string{initdb, "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile=" + filepath.Join(dir, "password"), "--no-sync", "-E", "UTF8", "--no-locale"}
-		return first, []string{filepath.Join(filepath.Dir(initdb), "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=", "-F"}
+		return first, []string{filepath.Join(filepath.Dir(initdb), "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=", "-F", "-c", "standard_conforming_strings=off", "-c", "timezone=Asia/Kolkata"}
 	}, func(dir string) (string, string) {
 		return "host=" + dir + " user=postgres dbname=postgres password=" + adminPassword, filepath.Join(dir, ".s.PGSQL.5432")
 	})
@@ -76,7 +77,8 @@ func startMariaDB() (*databaseServer, error) {
 	return startServer("mysql", "ready for connections", "TERM", func(dir string) ([]string, []string) {
 		data := "--datadir=" + filepath.Join(dir, "data")
 		return []string{install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"},
-			[]string{server, "--no-defaults", data, "--skip-networking", "--socket=" + filepath.Join(dir, "s"), "--pid-file=" + filepath.Join(dir, "pid"), "--innodb-flush-log-at-trx-commit=0"}
+			[]string{server, "--no-defaults", data, "--skip-networking", "--socket=" + filepath.Join(dir, "s"), "--pid-file=" + filepath.Join(dir, "pid"), "--innodb-flush-log-at-trx-commit=0",
+				"--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES", "--default-time-zone=+05:00", "--character-set-server=latin1"}
 	}, func(dir string) (string, string) {
 		return "root@unix(" + filepath.Join(dir, "s") + ")/", filepath.Join(dir, "s")
 	})

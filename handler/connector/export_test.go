@@ -84,6 +84,9 @@ func Connections(driver, dsn, auth string) ([]string, error) {
 	return []string{how}, nil
 }
 
+// MySQLConfig is how a connection to MySQL is made.
+func MySQLConfig(dsn string) (*mysql.Config, error) { return mysqlConfig(sqlSettings{DSN: dsn}) }
+
 // JudgePostgres and JudgeMySQL are what the databases' error codes come to.
 func JudgePostgres(code string) *signup.Error { return judgePostgres(&pgconn.PgError{Code: code}) }
 

@@ -111,6 +111,8 @@ func judgePostgres(err error) *signup.Error {
 	}
 	detail := "postgres: SQLSTATE " + e.Code
 	switch e.Code {
+	case "23505": // also of a row that another writer of this user has just made, by a unique column besides the key
+		return &signup.Error{Class: signup.Permanent, Code: "conflict", Detail: detail}
 	case "42501":
 		return &signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: detail}
 	case "55000": // also a unique index that is deferrable, so that no conflict can be seen in time
@@ -123,7 +125,7 @@ func judgePostgres(err error) *signup.Error {
 		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: detail}
 	case "23":
 		what := map[string]string{
-			"23502": "a column that must not be null", "23503": "a foreign key", "23505": "a unique column",
+			"23502": "a column that must not be null", "23503": "a foreign key",
 			"23514": "a check constraint", "23P01": "an exclusion constraint",
 		}[e.Code]
 		if what == "" {
@@ -177,10 +179,9 @@ func describePostgres(ctx context.Context, db *sql.DB, table string) (d descript
 	if err := rows.Err(); err != nil {
 		return d, err
 	}
-	// One column, all rows, and checked at once: what ON CONFLICT takes.
+	// One column, which an expression is not, all rows, and checked at once: what ON CONFLICT takes.
 	d.unique, err = texts(ctx, db, `SELECT attname::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
-		WHERE indrelid = to_regclass($1) AND indisunique AND indisvalid AND indimmediate AND indnkeyatts = 1
-		AND indpred IS NULL AND indexprs IS NULL`, name)
+		WHERE indrelid = to_regclass($1) AND indisunique AND indisvalid AND indimmediate AND indnkeyatts = 1 AND indpred IS NULL`, name)
 	return d, err
 }
 

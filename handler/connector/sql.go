@@ -219,17 +219,21 @@ func upsertRow(ctx context.Context, c *sqlConnector, columns []string, values []
 	if err != nil && !created {
 		return false, err
 	}
-	statement := c.upsert(table, key, columns)
-	_, err = c.db.ExecContext(ctx, statement, values...)
-	if e := c.judge(err); e != nil && e.Code == "conflict" {
-		// If the row that was in the way was this user's, of another writer, it is found now. What is still in the way is
-		// somebody else's, and stays there until a person changes it.
-		_, err = c.db.ExecContext(ctx, statement, values...)
-		if e := c.judge(err); e != nil && e.Code == "conflict" {
-			return false, refusedData("a unique column")
+	return created, c.write(ctx, c.upsert(table, key, columns), values)
+}
+
+// write carries a statement out, and once more when another row was in the way: if that was this user's, of another
+// writer, it is found now. What is still in the way is somebody else's, and stays there until a person changes it.
+func (p *sqlPool) write(ctx context.Context, statement string, values []any) error {
+	for again := true; ; again = false {
+		_, err := p.db.ExecContext(ctx, statement, values...)
+		switch e := p.judge(err); {
+		case e == nil || e.Code != "conflict":
+			return err
+		case !again:
+			return refusedData("a unique column")
 		}
 	}
-	return created, err
 }
 
 // bind is a record's value as this database takes it.

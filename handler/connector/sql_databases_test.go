@@ -28,6 +28,7 @@ func TestDatabasesKeepTheMappedColumns(t *testing.T) {
 			{map[string]any{"name": "Ada King", "vip": false, "seats": 4.0}, false, "a@example.com|Ada King|4|0|none"},
 			{map[string]any{"email": "", "seats": nil, "name": "Zoë 李 👩‍🚀"}, false, "a@example.com|Zoë 李 👩‍🚀|4|0|none"},
 			{map[string]any{"name": "'\"`\\'); DROP TABLE customers; -- :name ? $1"}, false, "a@example.com|'\"`\\'); DROP TABLE customers; -- :name ? $1|4|0|none"},
+			{map[string]any{"name": 7}, false, "a@example.com|7|4|0|none"},
 			{map[string]any{"name": "Ada", "note": []any{"a", 1}, "seats": "5"}, false, `a@example.com|Ada|5|0|["a",1]`},
 		}
 		for i, s := range steps {

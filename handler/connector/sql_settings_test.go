@@ -3,6 +3,7 @@ package connector_test
 import (
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/connector"
@@ -56,11 +57,24 @@ func TestAnotherMachineIsSpokenToOverTLS(t *testing.T) {
 	}
 }
 
+func TestMySQLIsToldHowToBehave(t *testing.T) {
+	c, err := connector.MySQLConfig("a:b@/crm?sql_mode=%27%27&interpolateParams=true&allowAllFiles=true&clientFoundRows=false&time_zone=%27SYSTEM%27")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(c.Params, map[string]string{"sql_mode": "'TRADITIONAL'", "time_zone": "'SYSTEM'"}); diff != "" {
+		t.Errorf("(-got +want):\n%s", diff)
+	}
+	if _, silent := c.Logger.(*mysql.NopLogger); !silent || c.InterpolateParams || c.AllowAllFiles || !c.ClientFoundRows || !c.RejectReadOnly {
+		t.Errorf("logger %T, interpolates %t, reads files %t, counts found rows %t, leaves a read-only server %t", c.Logger, c.InterpolateParams, c.AllowAllFiles, c.ClientFoundRows, c.RejectReadOnly)
+	}
+}
+
 func TestDatabaseErrorCodes(t *testing.T) {
 	postgres := map[string]string{
 		"40001": "transient busy", "40P01": "transient busy", "55P03": "transient busy", "08006": "transient unavailable", "57P01": "transient unavailable",
 		"57P03": "transient unavailable", "57014": "transient unavailable", "53300": "transient unavailable", "25006": "transient unavailable", "XX000": "transient unavailable",
-		"23505": "permanent data", "22P02": "permanent data", "22001": "permanent data", "P0001": "permanent data", "44000": "permanent data",
+		"23505": "permanent conflict", "22P02": "permanent data", "22001": "permanent data", "P0001": "permanent data", "44000": "permanent data",
 		"42P01": "permanent schema", "42703": "permanent schema", "42P10": "permanent schema", "3F000": "permanent schema", "55000": "permanent schema", "42601": "permanent schema",
 		"42501": "systemic forbidden", "28P01": "systemic unauthorized", "28000": "systemic unauthorized", "3D000": "systemic no-database",
 	}
@@ -69,7 +83,7 @@ func TestDatabaseErrorCodes(t *testing.T) {
 			t.Errorf("postgres %s: got %s %s, want %s", code, got.Class, got.Code, want)
 		}
 	}
-	mysql := []struct {
+	numbers := []struct {
 		number uint16
 		state  string
 		want   string
@@ -82,7 +96,7 @@ func TestDatabaseErrorCodes(t *testing.T) {
 		{1142, "42000", "systemic forbidden"}, {1044, "42000", "systemic forbidden"}, {1045, "28000", "systemic unauthorized"}, {1049, "42000", "systemic no-database"},
 		{9999, "", "transient unavailable"},
 	}
-	for _, tt := range mysql {
+	for _, tt := range numbers {
 		if got := connector.JudgeMySQL(tt.number, tt.state); got.Class.String()+" "+got.Code != tt.want {
 			t.Errorf("mysql %d: got %s %s, want %s", tt.number, got.Class, got.Code, tt.want)
 		}

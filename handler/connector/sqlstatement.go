@@ -103,7 +103,7 @@ func (c *sqlStatement) Associate(ctx context.Context, req signup.Request) (signu
 	}
 	try, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	if _, err := c.db.ExecContext(try, c.query, values...); err != nil {
+	if err := c.write(try, c.query, values); err != nil {
 		return signup.Account{}, c.outcome(ctx, try, err)
 	}
 	return signup.Account{ID: string(req.User)}, nil

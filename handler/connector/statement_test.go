@@ -205,6 +205,26 @@ func TestStatementsTakeTheRecord(t *testing.T) {
 	})
 }
 
+// TestStatementsAreReadAsTheDatabaseReadsThem has in every text what would end it if it were read otherwise.
+func TestStatementsAreReadAsTheDatabaseReadsThem(t *testing.T) {
+	texts := map[string]string{
+		"postgres": `'a\' || E'b\':c' || $x$'d$x$ || U&'e' /* /* ' */ ' */ -- '`,
+		"mysql":    `concat('a\\', 'b\':c', "'d", 'e') # '`,
+	}
+	const want = `a\b':c'de`
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, "CREATE TABLE t (entra_id varchar(36), name varchar(99))")
+		statement := "INSERT INTO t (entra_id, name) VALUES (:user_id, " + texts[d.driver] + "\n)"
+		c := open(t, "sql", map[string]any{"driver": d.driver, "dsn": d.dsn(d.login, loginPassword, ""), "statement": statement}, connector.Env{})
+		if _, err := c.Associate(t.Context(), with(nil)); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.rows(t, "SELECT name FROM t"); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
 func TestStatementsAreChecked(t *testing.T) {
 	wrong := map[string]string{
 		"no table":  "INSERT INTO nowhere (entra_id) VALUES (:user_id)",
