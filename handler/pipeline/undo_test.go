@@ -272,6 +272,16 @@ func TestUndoIsFinishedByAnother(t *testing.T) {
 		"it is stopped": {func(w *world, cancel func()) {
 			w.users.patch = func(signup.UserID, signup.Patch) error { cancel(); return context.Canceled }
 		}, nil, true},
+		"the ledger's row is changed": {func(w *world, _ func()) {
+			w.users.patch = func(id signup.UserID, _ signup.Patch) error {
+				if strings.HasSuffix(string(id), "1") {
+					if _, err := w.ledger.Replace(context.Background(), []signup.Row{w.row(id)}); err != nil {
+						t.Error(err)
+					}
+				}
+				return nil
+			}
+		}, []string{"01: failed " + everything, "02: undone " + everything}, false},
 		"nobody can be read": {func(w *world, _ func()) { w.users.down = &signup.Error{Class: signup.Transient, Code: "unavailable"} }, []string{}, true},
 		"throttled": {func(w *world, _ func()) {
 			var n atomic.Int32
@@ -310,6 +320,27 @@ func TestUndoIsFinishedByAnother(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whose profile was taken back before the undo was stopped is noted all the same.
+func TestUndoNotesWhatItHasDoneWhenItIsStopped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		one, two := w.signUp(1), w.signUp(2)
+		w.mustRun(time.Minute)
+		ctx, cancel := context.WithCancel(context.Background())
+		w.users.patch = func(id signup.UserID, _ signup.Patch) error {
+			if cancel(); id == two {
+				return context.Canceled
+			}
+			return nil
+		}
+		if _, err := w.undo(ctx, pipeline.UndoOptions{Act: true}); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		w.want(one, "billing: associated", "crm: associated", "news: skipped rule", "profile: skipped undone")
+		w.want(two, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
 }
 
 func TestUndoStopsWhenItIsNotAboutTheUsers(t *testing.T) {
@@ -360,8 +391,11 @@ func TestUndoHoldsTheRunLease(t *testing.T) {
 			return string(n.Body)
 		}
 		before := noteOf()
-		start := time.Now()
+		start, tries := time.Now(), 0
 		w.users.patch = func(signup.UserID, signup.Patch) error {
+			if tries++; tries == 1 { // longer than a lease lives without renewal
+				return &signup.Error{Class: signup.Throttled, Code: "throttled", RetryAfter: 5 * time.Minute}
+			}
 			if took := time.Since(start); took < time.Minute {
 				t.Errorf("after %v: what the last run wrote may not show yet", took)
 			}
@@ -401,12 +435,17 @@ func TestUndoEndsWithoutTheLease(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		patches := 0
 		w.users.patch = func(signup.UserID, signup.Patch) error {
+			patches++
 			steal(time.Hour)
 			return &signup.Error{Class: signup.Throttled, Code: "throttled", RetryAfter: 10 * time.Minute}
 		}
 		if _, err := w.undo(context.Background(), pipeline.UndoOptions{Act: true}); !errors.Is(err, pipeline.ErrLeaseLost) {
 			t.Errorf("got %v, want the lease lost", err)
+		}
+		if patches != 1 {
+			t.Errorf("got %d patches, want it to drop what it is at", patches)
 		}
 		w.users.patch = nil
 		if shown, err := w.undo(context.Background(), pipeline.UndoOptions{Act: true}); !errors.Is(err, pipeline.ErrBusy) || len(shown) > 0 {
