@@ -2,6 +2,10 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -77,21 +81,26 @@ func TestOperationsExplainsEveryMessage(t *testing.T) {
 }
 
 // exampleSettings are the app settings that the examples read.
-func exampleSettings(name string) string {
-	switch {
-	case strings.HasPrefix(name, "WELCOME_SECRET"):
-		return simWelcome
-	case name == "CUSTOMERS_DSN":
-		return "customers.db"
-	case name == "QUEUE_CONNECTION":
-		return "AccountName=contoso;AccountKey=ZXhhbXBsZQ=="
+func exampleSettings(t *testing.T) func(name string) string {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return map[string]string{"STRIPE_API_KEY": "rk_live_example"}[name]
+	return func(name string) string {
+		return map[string]string{
+			"STRIPE_API_KEY": "rk_live_example", "WELCOME_SECRET": simWelcome, "WELCOME_SECRET_BEFORE": simWelcome,
+			"MAILCHIMP_API_KEY": simMailchimp, "SALESFORCE_SECRET": "example", "QUEUE_CONNECTION": "AccountName=contoso;AccountKey=ZXhhbXBsZQ==",
+			"SALESFORCE_KEY":  string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
+			"CUSTOMERS_DSN":   "postgres://sync:example@db.contoso.example/crm?sslmode=verify-full",
+			"CUSTOMERS_MYSQL": "sync:example@tcp(db.contoso.example:3306)/crm",
+		}[name]
+	}
 }
 
 // TestExamplesAreGoodConfigurations reads each example as the program would, and demands that a kind's examples show
 // everything that it can be told.
 func TestExamplesAreGoodConfigurations(t *testing.T) {
+	getenv := exampleSettings(t)
 	for _, k := range kinds(nil) {
 		titles, texts := examplesOf(k.Name)
 		if len(titles) < 2 || titles[0] != "minimal" || titles[1] != "full" {
@@ -100,7 +109,7 @@ func TestExamplesAreGoodConfigurations(t *testing.T) {
 		}
 		shown := map[string]bool{}
 		for i, text := range texts {
-			c, err := parseConfig(k.Name+"."+titles[i]+".yaml", []byte(text), exampleSettings, newConnectorChecks())
+			c, err := parseConfig(k.Name+"."+titles[i]+".yaml", []byte(text), getenv, newConnectorChecks())
 			if err != nil {
 				t.Error(err)
 				continue

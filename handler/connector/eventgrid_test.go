@@ -105,7 +105,7 @@ func TestEventGridArraysAreAsLargeAsTheLimit(t *testing.T) {
 		there := sim.NewEventGrid(sim.EventGridOptions{Clock: sim.NewClock(start)})
 		c := topic(t, there)
 		const both = 1_000_000 - len("[,]") - 2*eventFrame
-		reqs := people(2, func(i int) int { return both/2 + i*(both%2+over) })
+		reqs := readers(2, func(i int) int { return both/2 + i*(both%2+over) })
 		if got := outcomes(t, reqs, c.AssociateAll(t.Context(), reqs)); there.Calls() != want || got[0] != "ok" || got[1] != "ok" {
 			t.Errorf("%d bytes over: %v after %d calls, want %d", over, got, there.Calls(), want)
 		}
