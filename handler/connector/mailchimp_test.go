@@ -596,6 +596,12 @@ func TestMailchimpCheck(t *testing.T) {
 			t.Errorf("%s: got %v", body, err)
 		}
 	}
+	for _, body := range []string{`{"id":"` + audience + `"}`, `{"health_status":"x","id":"other"}`} {
+		c := mailchimpAt(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }), nil)
+		if err := c.Check(t.Context()); err == nil || signup.ClassOf(err) != signup.Transient {
+			t.Errorf("%s, and no merge field to look at: got %v", body, err)
+		}
+	}
 }
 
 // An audience that is not there refuses everybody; a contact that is not there refuses nobody.
@@ -624,6 +630,15 @@ func TestMailchimpKnownContact(t *testing.T) {
 	hashed.Known = b.there.Members()[0].Hash()
 	if a := b.associate(t, hashed); a.ID != made.ID {
 		t.Errorf("got %+v", a)
+	}
+	// What cannot be a contact's id is not asked for: it would be another path.
+	for _, known := range []string{"../ping", "a/b", "a?b", ada.Email} {
+		before := b.there.Calls()["get"]
+		odd := consenting("subscribed")
+		odd.Known = known
+		if a := b.associate(t, odd); a.ID != made.ID || b.there.Calls()["get"] != before+1 {
+			t.Errorf("%s: got %+v in %d look-ups", known, a, b.there.Calls()["get"]-before)
+		}
 	}
 	by := mailchimpBench(t, map[string]any{"idField": idField}, sim.MailchimpOptions{})
 	made = by.associate(t, consenting("subscribed"))
