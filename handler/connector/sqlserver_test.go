@@ -475,3 +475,34 @@ func TestSQLServerEndsAStatementThatTakesTooLong(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+func TestSQLServerTakesAMergeOfOnesOwn(t *testing.T) {
+	const merge = "MERGE dbo.customers WITH (HOLDLOCK) AS t USING (SELECT :user_id AS id, :name AS n) AS s ON t.entra_id = s.id " +
+		"WHEN MATCHED THEN UPDATE SET name = s.n WHEN NOT MATCHED THEN INSERT (entra_id, name) VALUES (s.id, s.n) -- :user_id"
+	var seen []tdstest.Statement
+	there, err := tdstest.New(tdstest.Options{Answer: func(_ context.Context, q tdstest.Statement) tdstest.Reply {
+		seen = append(seen, q)
+		return tdstest.Reply{Count: 1}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(there.Close)
+	dsn := fmt.Sprintf("server=127.0.0.1;port=%d;user id=crm;password=x;database=crm;encrypt=disable", there.Port())
+	c := open(t, "sql", map[string]any{"driver": "sqlserver", "dsn": dsn, "statement": merge}, connector.Env{Shape: map[string]any{"name": nil}})
+	if err := c.Check(t.Context()); err != nil {
+		t.Errorf("check: %v", err)
+	}
+	seen = nil
+	if a, err := c.Associate(t.Context(), with(map[string]any{"name": "Ada"})); err != nil || a.ID != string(ada.User) {
+		t.Fatalf("got %v, %v", a, err)
+	}
+	// The comment keeps its text, and the semicolon that a MERGE must end with stands outside of it.
+	want := strings.NewReplacer("SELECT :user_id", "SELECT @p1", ":name", "@p2").Replace(merge) + "\n;"
+	if len(seen) != 1 || seen[0].SQL != want {
+		t.Errorf("got %+v, want one statement\n%s", seen, want)
+	}
+	if diff := cmp.Diff(seen[0].Values, []any{string(ada.User), "Ada"}); diff != "" {
+		t.Errorf("values (-got +want):\n%s", diff)
+	}
+}

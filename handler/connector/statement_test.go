@@ -127,6 +127,9 @@ func TestStatementSettings(t *testing.T) {
 			"settings.table: missing; name the table, or write settings.statement",
 			"settings.key: missing; name the column of the user's object id, or write settings.statement",
 		}},
+		{"not a MERGE", good, map[string]any{"driver": "sqlserver", "dsn": "server=localhost;user id=crm;password=x;database=crm"}, nil, []string{
+			"settings.statement: wants one MERGE, which no other statement can follow; this database needs no semicolon between two",
+		}},
 		{"no driver", good, map[string]any{"driver": "oracle"}, nil, []string{"settings.driver: not known; there are mysql, postgres, sqlite, sqlserver"}},
 	}
 	for _, tt := range tests {
