@@ -35,6 +35,7 @@ func TestUpdateIsOnePatch(t *testing.T) {
 			Clear:      []string{"a", "extensionAttribute1"}},
 			`{"@odata.type":"#microsoft.graph.user","` + foreign + `":"gold","extension_6ea3bc85aec24b1c92ff4a117afb6621_a":null,` +
 				`"onPremisesExtensionAttributes":{"extensionAttribute1":null,"extensionAttribute10":"x","extensionAttribute2":"` + strings.Repeat("é", 1024) + `"}}`},
+		{"one cleared and nothing else", signup.Patch{Clear: []string{"a"}}, `{"@odata.type":"#microsoft.graph.user","extension_6ea3bc85aec24b1c92ff4a117afb6621_a":null}`},
 		{"250 characters", signup.Patch{Attributes: map[string]string{"a": strings.Repeat("é", 250)}},
 			`{"@odata.type":"#microsoft.graph.user","extension_6ea3bc85aec24b1c92ff4a117afb6621_a":"` + strings.Repeat("é", 250) + `"}`},
 	}
