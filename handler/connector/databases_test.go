@@ -113,6 +113,7 @@ func startServer(driver, ready, signal string, commands func(dir string) (first,
 	setUp := exec.Command(first[0], first[1:]...)
 	setUp.Dir, setUp.SysProcAttr = dir, as
 	if out, err := setUp.CombinedOutput(); err != nil {
+		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("%s: %w\n%s", first[0], err, out)
 	}
 	const watch = `signal=$1; shift; "$@" & cat > /dev/null; kill -$signal $!; wait $!; rm -rf "$0"`

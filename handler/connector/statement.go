@@ -48,19 +48,19 @@ func parseStatement(text string, x syntax) (statement, error) {
 			return s, err
 		}
 		switch {
-		case k == blank:
-		case k == end:
+		case k == blankToken:
+		case k == endToken:
 			ended = true
 		case ended:
 			return s, errors.New("has more than one statement")
-		case k == parameter:
+		case k == parameterToken:
 			s.pieces = append(s.pieces, text[from:i])
 			s.names = append(s.names, text[i+1:i+n])
 			from = i + n
-		case k == word && s.verb == "":
+		case k == wordToken && s.verb == "":
 			s.verb = strings.ToLower(text[i : i+n])
 		}
-		empty = empty && (k == blank || k == end)
+		empty = empty && (k == blankToken || k == endToken)
 		i += n
 	}
 	if empty {
@@ -70,25 +70,25 @@ func parseStatement(text string, x syntax) (statement, error) {
 	return s, nil
 }
 
-type kind int
+type tokenKind int
 
 const (
-	other kind = iota
-	blank      // or a comment
-	word
-	parameter
-	end
+	otherToken tokenKind = iota
+	blankToken           // or a comment
+	wordToken
+	parameterToken
+	endToken
 )
 
 // token is the length and kind of what s begins with.
-func (x syntax) token(s string) (int, kind, error) {
+func (x syntax) token(s string) (int, tokenKind, error) {
 	c := s[0]
 	if n, err := x.comment(s); n > 0 || err != nil {
-		return n, blank, err
+		return n, blankToken, err
 	}
 	switch {
 	case strings.IndexByte(" \t\r\n\f\v", c) >= 0:
-		return 1, blank, nil
+		return 1, blankToken, nil
 	case c == '\'', c == '"':
 		return quoted(s, 1, c, x.backslash)
 	case c == '`':
@@ -99,25 +99,25 @@ func (x syntax) token(s string) (int, kind, error) {
 		n := dollarTag(s)
 		length := strings.Index(s[n:], s[:n])
 		if length < 0 {
-			return 0, other, errUnended
+			return 0, otherToken, errUnended
 		}
-		return n + length + n, other, nil
+		return n + length + n, otherToken, nil
 	case isWord(c) && c != '$':
 		n := wordLength(s)
 		if x.escapes && strings.EqualFold(s[:n], "e") && strings.HasPrefix(s[n:], "'") {
 			return quoted(s, n+1, '\'', true)
 		}
-		return n, word, nil
+		return n, wordToken, nil
 	case strings.HasPrefix(s, "::"), strings.HasPrefix(s, ":="):
-		return 2, other, nil
+		return 2, otherToken, nil
 	case c == ':' && len(s) > 1 && isWord(s[1]) && s[1] != '$' && !isDigit(s[1]):
-		return 1 + wordLength(s[1:]), parameter, nil
+		return 1 + wordLength(s[1:]), parameterToken, nil
 	case c == ';':
-		return 1, end, nil
+		return 1, endToken, nil
 	case strings.IndexByte(x.native, c) >= 0:
-		return 0, other, fmt.Errorf("has a parameter that begins with %c; write :name", c)
+		return 0, otherToken, fmt.Errorf("has a parameter that begins with %c; write :name", c)
 	}
-	return 1, other, nil
+	return 1, otherToken, nil
 }
 
 var errUnended = errors.New("has a text, a name or a comment that does not end")
@@ -156,7 +156,7 @@ func (x syntax) comment(s string) (int, error) {
 }
 
 // quoted is the length of a text or name whose inside begins at from; the closing character twice is itself.
-func quoted(s string, from int, closing byte, backslash bool) (int, kind, error) {
+func quoted(s string, from int, closing byte, backslash bool) (int, tokenKind, error) {
 	for i := from; i < len(s); i++ {
 		switch {
 		case backslash && s[i] == '\\':
@@ -164,10 +164,10 @@ func quoted(s string, from int, closing byte, backslash bool) (int, kind, error)
 		case s[i] == closing && i+1 < len(s) && s[i+1] == closing:
 			i++
 		case s[i] == closing:
-			return i + 1, other, nil
+			return i + 1, otherToken, nil
 		}
 	}
-	return 0, other, errUnended
+	return 0, otherToken, errUnended
 }
 
 // dollarTag is the length of $tag$ or $$ at the beginning of s, 0 if there is none.

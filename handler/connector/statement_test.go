@@ -18,7 +18,7 @@ func TestStatementsAreCutAtTheirParameters(t *testing.T) {
 		{"mysql", "SELECT :a, :b_2, :a", "SELECT ?, ?, ?"},
 		{"sqlite", "SELECT :a, :b_2, :a ;\n -- the end\n", "SELECT ?, ?, ? ;\n -- the end\n"},
 		{"postgres", "SELECT (:a)::text, x[1 : 2], f(n := :b), a ? 'x', 1::int", "SELECT ($1)::text, x[1 : 2], f(n := $2), a ? 'x', 1::int"},
-		{"postgres", `SELECT ':a''b', ":a"":b", E'\':a', e'\\', :a, 'x\', :b`, `SELECT ':a''b', ":a"":b", E'\':a', e'\\', $1, 'x\', $2`},
+		{"postgres", `SELECT ':a''b', ":a"":b", E'\':a', e'\':a', :a, 'x\', :b`, `SELECT ':a''b', ":a"":b", E'\':a', e'\':a', $1, 'x\', $2`},
 		{"postgres", `SELECT table_e'\', :a`, `SELECT table_e'\', $1`},
 		{"postgres", "SELECT $$ :a ; $x$ $$, $x$ $$ :b $x$, a$b$ FROM t -- :c $$\n WHERE d = :d /* :e /* ; */ ' */", "SELECT $$ :a ; $x$ $$, $x$ $$ :b $x$, a$b$ FROM t -- :c $$\n WHERE d = $1 /* :e /* ; */ ' */"},
 		{"mysql", "SELECT 'it\\'s :a', \"\\\":b\", `:c``:d`, :e # :f ' \n, 1--:g, @v, a -- :h\n, :i /* /* :j */", "SELECT 'it\\'s :a', \"\\\":b\", `:c``:d`, ? # :f ' \n, 1--?, @v, a -- :h\n, ? /* /* :j */"},
