@@ -72,7 +72,7 @@ type Expression string
 // place, "settings.apiKey: …" or "record.email: …", and hold no values.
 type connectorChecks struct {
 	Kinds    []string // nil = any
-	Settings func(kind string, settings map[string]any) []error
+	Settings func(kind string, settings, record map[string]any) []error
 	Record   func(kind string, record map[string]any) []error
 }
 
@@ -183,7 +183,7 @@ func (r *reader) checkConnector(path string, d DestinationConfig) {
 	}
 	var errs []error
 	if r.checks.Settings != nil {
-		errs = append(errs, r.checks.Settings(d.Connector, d.Settings)...)
+		errs = append(errs, r.checks.Settings(d.Connector, d.Settings, d.Record)...)
 	}
 	if r.checks.Record != nil {
 		errs = append(errs, r.checks.Record(d.Connector, d.Record)...)

@@ -24,7 +24,7 @@ var updateConfig = flag.Bool("update-config", false, "write the expected errors 
 // testChecks stands for the connectors.
 var testChecks = connectorChecks{
 	Kinds: []string{"mailchimp", "sql", "stripe", "webhook"},
-	Settings: func(kind string, settings map[string]any) []error {
+	Settings: func(kind string, settings, record map[string]any) []error {
 		var errs []error
 		if _, ok := settings["sekret"]; ok {
 			errs = append(errs, fmt.Errorf("settings.sekret: not known; did you mean secret?"))
@@ -200,7 +200,9 @@ func TestConfigHidesAppSettingsThatAConnectorShows(t *testing.T) {
 		"two\nlines":                            `it is "two\nlines"`,
 		"first; https://me:S3cr3t@db.example/x": "second part: https://me:S3cr3t@db.example/x",
 	} {
-		checks := connectorChecks{Settings: func(string, map[string]any) []error { return []error{errors.New("settings.x: " + shown)} }}
+		checks := connectorChecks{Settings: func(string, map[string]any, map[string]any) []error {
+			return []error{errors.New("settings.x: " + shown)}
+		}}
 		_, err := parseConfig("f", []byte(text), func(string) string { return setting }, checks)
 		if err == nil || !strings.Contains(err.Error(), "[hidden]") || strings.Contains(err.Error(), "correct") || strings.Contains(err.Error(), "lines") || strings.Contains(err.Error(), "S3cr3t") {
 			t.Errorf("got %v, want the setting hidden", err)

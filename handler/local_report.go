@@ -18,7 +18,7 @@ import (
 type localReport struct {
 	Signups    int `json:"signups"`    // people who came into the tenant
 	Detected   int `json:"detected"`   // of them in the ledger
-	Associated int `json:"associated"` // settled, with every destination and the profile
+	Associated int `json:"associated"` // settled, with every destination that is for them, and the profile
 	Skipped    int `json:"skipped"`    // by their origin
 	Failed     int `json:"failed"`     // with something failed
 	Lost       int `json:"lost"`       // accounts that should be at a destination and are not
@@ -142,12 +142,12 @@ func (r *localReport) count(row signup.Row) {
 		states[a.State]++
 	}
 	switch n := len(row.Associations); {
-	case states[signup.Associated] == n:
-		r.Associated++
 	case states[signup.Failed] > 0:
 		r.Failed++
 	case states[signup.Skipped] == n:
 		r.Skipped++
+	case states[signup.Pending] == 0:
+		r.Associated++
 	}
 }
 

@@ -90,12 +90,12 @@ func readConfig(path string, getenv func(string) string) (*Config, error) {
 func newConnectorChecks() connectorChecks {
 	all := kinds(nil)
 	checks := connectorChecks{
-		Settings: func(kind string, settings map[string]any) []error {
+		Settings: func(kind string, settings, record map[string]any) []error {
 			k, err := connector.Find(all, kind)
 			if err != nil {
 				return []error{err}
 			}
-			c, errs := k.Open(settings, connector.Env{})
+			c, errs := k.Open(settings, connector.Env{Shape: shape(record)})
 			closeConnector(c)
 			return errs
 		},
@@ -111,6 +111,14 @@ func newConnectorChecks() connectorChecks {
 		checks.Kinds = append(checks.Kinds, k.Name)
 	}
 	return checks
+}
+
+// shape is a destination's record as connectors are told of it; one without fields is known too.
+func shape(record map[string]any) map[string]any {
+	if record == nil {
+		return map[string]any{}
+	}
+	return record
 }
 
 // closeConnector gives back what a connector holds, if it holds anything.
@@ -188,7 +196,7 @@ func (a *app) openDestinations(log *slog.Logger) ([]pipeline.Destination, error)
 		if err != nil {
 			return nil, err
 		}
-		c, errs := k.Open(d.Settings, connector.Env{HTTP: a.http, Token: a.identity, Clock: a.env.Clock, Log: log, Shape: d.Record})
+		c, errs := k.Open(d.Settings, connector.Env{HTTP: a.http, Token: a.identity, Clock: a.env.Clock, Log: log, Shape: shape(d.Record)})
 		if len(errs) > 0 {
 			return nil, fmt.Errorf("open the destination %s: %w", d.Name, errors.Join(errs...))
 		}

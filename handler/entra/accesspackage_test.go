@@ -37,14 +37,14 @@ func accessPackage(t *testing.T, tenant *entra.Tenant, id, policy string) *entra
 }
 
 // follow asks after each pause until the user is associated or cannot be.
-func (s simulated) follow(t *testing.T, p *entra.AccessPackage, req signup.Request) (account signup.Account, err error, outcomes []string) {
+func (s simulated) follow(t *testing.T, p *entra.AccessPackage, req signup.Request) (account signup.Account, outcomes []string, err error) {
 	t.Helper()
 	for range 40 {
 		account, err = p.Associate(t.Context(), req)
 		outcomes = append(outcomes, codeOf(err))
 		e, ok := errors.AsType[*signup.Error](err)
 		if !ok || e.Class != signup.Transient {
-			return account, err, outcomes
+			return account, outcomes, err
 		}
 		if e.Code == "in-progress" && e.RetryAfter < time.Minute {
 			t.Errorf("got %v to be asked again after %v", err, e.RetryAfter)
@@ -52,13 +52,13 @@ func (s simulated) follow(t *testing.T, p *entra.AccessPackage, req signup.Reque
 		req.Unsure = true
 		_ = s.clock.Sleep(t.Context(), max(e.RetryAfter, time.Minute))
 	}
-	return account, err, outcomes
+	return account, outcomes, err
 }
 
 func TestAnAssignmentIsFollowedUntilItIsDelivered(t *testing.T) {
 	s := simulate(t, withPackages(), packageRoles...)
 	p, id := accessPackage(t, s.tenant, strings.ToUpper(pack), direct), s.people(1)[0]
-	account, err, outcomes := s.follow(t, p, requests(id)[0])
+	account, outcomes, err := s.follow(t, p, requests(id)[0])
 	if err != nil || len(outcomes) != 4 {
 		t.Fatalf("got %v, %v, %q", account, err, outcomes)
 	}
@@ -72,7 +72,7 @@ func TestAnAssignmentIsFollowedUntilItIsDelivered(t *testing.T) {
 	}
 	s.graph.EndAssignments(id, "expired")
 	_ = s.clock.Sleep(t.Context(), 24*time.Hour)
-	if renewed, err, outcomes := s.follow(t, p, requests(id)[0]); err != nil || renewed.ID == account.ID {
+	if renewed, outcomes, err := s.follow(t, p, requests(id)[0]); err != nil || renewed.ID == account.ID {
 		t.Errorf("after it has expired: got %v, %v, %q", renewed, err, outcomes)
 	}
 }
@@ -99,7 +99,7 @@ func TestOneAssignmentWhateverIsLost(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		account, err, outcomes := s.follow(t, p, req)
+		account, outcomes, err := s.follow(t, p, req)
 		if all := s.graph.Assignments(); err != nil || len(all) != 1 || all[0].ID != account.ID {
 			t.Errorf("%+v: got %v, %v, %q, %+v", f, account, err, outcomes, all)
 		}
@@ -145,7 +145,7 @@ func TestAnAssignmentThatIsNotDelivered(t *testing.T) {
 			t.Errorf("%s: got %v", state, err)
 		}
 		_ = s.clock.Sleep(t.Context(), 3*time.Hour) // a person has mended the cause and replays the user
-		if account, err, outcomes := s.follow(t, p, again); err != nil || account.ID == "" {
+		if account, outcomes, err := s.follow(t, p, again); err != nil || account.ID == "" {
 			t.Errorf("%s: after the replay: got %v, %q", state, err, outcomes)
 		}
 	}
@@ -176,7 +176,7 @@ func TestARefusedRequest(t *testing.T) {
 		t.Errorf("a user who should be known: got %v", err)
 	}
 	_ = s.clock.Sleep(t.Context(), hour)
-	if _, err, outcomes := s.follow(t, p, req); err != nil {
+	if _, outcomes, err := s.follow(t, p, req); err != nil {
 		t.Errorf("got %v, %q", err, outcomes)
 	}
 	for setting, p := range map[string]*entra.AccessPackage{
