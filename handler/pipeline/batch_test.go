@@ -72,7 +72,7 @@ func TestUsersOfOneReadGoInOneCallAndEachHasAnOutcomeOfItsOwn(t *testing.T) {
 func TestOneFailedCallIsOneFailureHoweverManyUsersWereInIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, b := newBulkWorld(t)
-		b.fail = &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
+		b.fail = fmt.Errorf("write the records: %w", &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503})
 		for n := range 10 {
 			w.signUp(n)
 		}
