@@ -132,6 +132,8 @@ func storeMySQL(ctx context.Context, c *sqlConnector, columns []string, values [
 	return false, err
 }
 
+// updateMySQL compares the key as a text too: a key that is a number makes a number of the object id, by its first
+// digits, and that may be another row's. The first comparison is the one that has the index.
 func (c *sqlConnector) updateMySQL(ctx context.Context, columns []string, values []any) (found bool, err error) {
 	key := c.quote(c.key)
 	sets := []string{key + " = " + key}
@@ -141,8 +143,8 @@ func (c *sqlConnector) updateMySQL(ctx context.Context, columns []string, values
 	if len(columns) > 0 {
 		sets = sets[1:]
 	}
-	args := append(values[1:len(values):len(values)], values[0])
-	result, err := c.db.ExecContext(ctx, fmt.Sprintf("UPDATE %s SET %s WHERE %s = ?", c.quotedTable(), strings.Join(sets, ", "), key), args...)
+	args := append(values[1:len(values):len(values)], values[0], values[0])
+	result, err := c.db.ExecContext(ctx, fmt.Sprintf("UPDATE %s SET %s WHERE %s = ? AND CAST(%s AS CHAR) = ?", c.quotedTable(), strings.Join(sets, ", "), key, key), args...)
 	if err != nil {
 		return false, err
 	}
@@ -216,7 +218,7 @@ func describeMySQL(ctx context.Context, db *sql.DB, table string) (d description
 	}
 	d.found, d.view = true, strings.HasSuffix(kind, "VIEW")
 	rows, err := db.QueryContext(ctx, `SELECT column_name, privileges, is_nullable = 'NO' AND column_default IS NULL AND data_type <> 'enum'
-		AND extra NOT LIKE '%auto_increment%' AND extra NOT LIKE '%GENERATED%'
+		AND extra NOT LIKE '%auto_increment%' AND extra NOT LIKE '%GENERATED%', numeric_precision IS NOT NULL
 		FROM information_schema.columns WHERE table_schema = coalesce(?, database()) AND table_name = ? ORDER BY ordinal_position`, schema, name)
 	if err != nil {
 		return d, err
@@ -226,7 +228,7 @@ func describeMySQL(ctx context.Context, db *sql.DB, table string) (d description
 	for rows.Next() {
 		var c column
 		var privileges string
-		if err := rows.Scan(&c.name, &privileges, &c.required); err != nil {
+		if err := rows.Scan(&c.name, &privileges, &c.required, &c.number); err != nil {
 			return d, err
 		}
 		rights.WriteString(strings.ToLower(privileges))

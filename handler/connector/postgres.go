@@ -162,7 +162,7 @@ func describePostgres(ctx context.Context, db *sql.DB, table string) (d descript
 	if d.found = true; !allowed {
 		return d, &signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "the login lacks INSERT, UPDATE or SELECT on the table"}
 	}
-	rows, err := db.QueryContext(ctx, `SELECT attname::text, (attnotnull OR typnotnull) AND NOT atthasdef AND attidentity = '' AND typdefault IS NULL
+	rows, err := db.QueryContext(ctx, `SELECT attname::text, (attnotnull OR typnotnull) AND NOT atthasdef AND attidentity = '' AND typdefault IS NULL, typcategory = 'N'
 		FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
 		WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, name)
 	if err != nil {
@@ -171,7 +171,7 @@ func describePostgres(ctx context.Context, db *sql.DB, table string) (d descript
 	defer rows.Close()
 	for rows.Next() {
 		var c column
-		if err := rows.Scan(&c.name, &c.required); err != nil {
+		if err := rows.Scan(&c.name, &c.required, &c.number); err != nil {
 			return d, err
 		}
 		d.columns = append(d.columns, c)

@@ -65,6 +65,7 @@ type description struct {
 type column struct {
 	name     string
 	required bool // not null, and without a default
+	number   bool // holds numbers and no text
 }
 
 func dialects() map[string]dialect {
@@ -288,8 +289,10 @@ func (c *sqlConnector) compare(d description) []string {
 	has := func(name string) bool {
 		return slices.ContainsFunc(d.columns, func(x column) bool { return same(x.name, name) })
 	}
-	if !has(c.key) {
+	if i := slices.IndexFunc(d.columns, func(x column) bool { return same(x.name, c.key) }); i < 0 {
 		problems = append(problems, "there is no column "+c.key)
+	} else if d.columns[i].number {
+		problems = append(problems, "column "+c.key+" holds numbers, and an object id is a text")
 	} else if !slices.ContainsFunc(d.unique, func(name string) bool { return same(name, c.key) }) {
 		problems = append(problems, fmt.Sprintf("column %s is not unique: CREATE UNIQUE INDEX %s_%s ON %s (%s)",
 			c.key, strings.ReplaceAll(c.table, ".", "_"), c.key, c.table, c.key))

@@ -170,6 +170,52 @@ func TestDatabasesLeaveTheRowOfAnotherUserAlone(t *testing.T) {
 	})
 }
 
+// TestDatabasesLeaveRowsOfANumberAlone is about a key that is no object id's: to a database that makes a number of the
+// object id, another row may have the same.
+func TestDatabasesLeaveRowsOfANumberAlone(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		for _, kind := range []string{"int", "bigint", "double precision", "decimal(20)"} {
+			d := fresh(t, "CREATE TABLE t (entra_id "+kind+" PRIMARY KEY, name varchar(99))", "INSERT INTO t VALUES (0, 'zero'), (12345678, 'many'), (100000, 'power')")
+			c := open(t, "sql", d.settings("t"), connector.Env{})
+			if e, _ := errors.AsType[*signup.Error](c.Check(t.Context())); e == nil || e.Detail != "column entra_id holds numbers, and an object id is a text" {
+				t.Errorf("%s: the check says %v", kind, e)
+			}
+			for _, user := range []signup.UserID{"12345678-5eed-4000-8000-00000000beef", "abcdef00-5eed-4000-8000-00000000beef", "1e5aaaaa-5eed-4000-8000-00000000beef"} {
+				req := with(map[string]any{"name": "Ada"})
+				req.User = user
+				if e := call(t, c, req); e.Class != signup.Permanent {
+					t.Errorf("%s, %s: got %s, %v", kind, user, e.Class, e)
+				}
+			}
+			if got := d.rows(t, "SELECT name FROM t ORDER BY name"); got != "many\npower\nzero" {
+				t.Errorf("%s: got %s", kind, got)
+			}
+		}
+	})
+}
+
+func TestDatabasesFindTheObjectIDInEveryKindOfText(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		kinds := []string{"char(36)", "char(40)", "varchar(36)", "uuid"}
+		if fresh(t).driver == "mysql" {
+			kinds = append(kinds, "varchar(36) CHARACTER SET latin1 COLLATE latin1_bin", "varchar(36) CHARACTER SET ascii", "varbinary(36)", "varchar(36) COLLATE utf8mb4_bin")
+		}
+		for _, kind := range kinds {
+			d := fresh(t, "CREATE TABLE t (entra_id "+kind+" PRIMARY KEY, name varchar(99))")
+			c := open(t, "sql", d.settings("t"), connector.Env{})
+			if err := c.Check(t.Context()); err != nil {
+				t.Errorf("%s: the check says %v", kind, err)
+			}
+			for i, name := range []string{"Ada", "Ada King"} {
+				a, err := c.Associate(t.Context(), with(map[string]any{"name": name}))
+				if got := d.rows(t, "SELECT name FROM t"); err != nil || a.Created != (i == 0) || got != name {
+					t.Errorf("%s, call %d: got %+v, %v, and the table has %s", kind, i, a, err, got)
+				}
+			}
+		}
+	})
+}
+
 func TestDatabasesOutcomes(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
 		d := fresh(t, customersTable, `CREATE TABLE loose (entra_id varchar(36), name varchar(9))`, `CREATE TABLE parent (id varchar(9) PRIMARY KEY)`,

@@ -118,7 +118,8 @@ func describeSQLite(ctx context.Context, db *sql.DB, table string) (d descriptio
 		schema, name = "main", table
 	}
 	var kind string
-	err = db.QueryRowContext(ctx, `SELECT type FROM pragma_table_list WHERE schema = ? COLLATE NOCASE AND name = ? COLLATE NOCASE`, schema, name).Scan(&kind)
+	var rowid bool
+	err = db.QueryRowContext(ctx, `SELECT type, NOT wr FROM pragma_table_list WHERE schema = ? COLLATE NOCASE AND name = ? COLLATE NOCASE`, schema, name).Scan(&kind, &rowid)
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, nil
 	}
@@ -126,7 +127,7 @@ func describeSQLite(ctx context.Context, db *sql.DB, table string) (d descriptio
 		return d, err
 	}
 	d.found, d.view = true, kind == "view"
-	rows, err := db.QueryContext(ctx, `SELECT name, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?, ?)`, name, schema)
+	rows, err := db.QueryContext(ctx, `SELECT name, "notnull" AND dflt_value IS NULL, pk, upper(type) = 'INTEGER' FROM pragma_table_info(?, ?)`, name, schema)
 	if err != nil {
 		return d, err
 	}
@@ -135,16 +136,22 @@ func describeSQLite(ctx context.Context, db *sql.DB, table string) (d descriptio
 	for rows.Next() {
 		var c column
 		var pk int
-		if err := rows.Scan(&c.name, &c.required, &pk); err != nil {
+		var integer bool
+		if err := rows.Scan(&c.name, &c.required, &pk, &integer); err != nil {
 			return d, err
 		}
-		d.columns = append(d.columns, c)
 		if pk > 0 {
 			primary = append(primary, strings.ToLower(c.name))
+			c.number = integer && rowid
 		}
+		d.columns = append(d.columns, c)
 	}
 	if err := rows.Err(); err != nil {
 		return d, err
+	}
+	for i := range d.columns { // an INTEGER PRIMARY KEY by itself is the row's number, which fills itself
+		d.columns[i].number = d.columns[i].number && len(primary) == 1
+		d.columns[i].required = d.columns[i].required && !d.columns[i].number
 	}
 	if len(primary) == 1 {
 		d.unique = primary

@@ -267,10 +267,11 @@ func sqlServerOutcome(number int32) *signup.Error {
 }
 
 // tableSQLServer lists a table's columns. generated_always_type is a temporal table's period; system type 189 is
-// rowversion. An index on one column alone has no second key column; what it merely includes does not count.
+// rowversion, and the list of them are the numbers. An index on one column alone has no second key column; what it merely includes does not count.
 const tableSQLServer = `SELECT o.type, c.name,
 	CASE WHEN c.is_nullable = 0 AND c.default_object_id = 0 AND c.is_identity = 0 AND c.is_computed = 0
 		AND c.generated_always_type = 0 AND c.system_type_id <> 189 THEN 1 ELSE 0 END,
+	CASE WHEN c.system_type_id IN (48, 52, 56, 59, 60, 62, 104, 106, 108, 122, 127) THEN 1 ELSE 0 END,
 	CASE WHEN EXISTS (SELECT 1 FROM sys.indexes AS i WHERE i.object_id = o.object_id
 		AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hypothetical = 0
 		AND 1 = (SELECT COUNT(*) FROM sys.index_columns AS k
@@ -294,7 +295,7 @@ func describeSQLServer(ctx context.Context, db *sql.DB, table string) (d descrip
 		var kind string
 		var c column
 		var unique bool
-		if err := rows.Scan(&kind, &c.name, &c.required, &unique); err != nil {
+		if err := rows.Scan(&kind, &c.name, &c.required, &c.number, &unique); err != nil {
 			return d, err
 		}
 		d.found, d.view = true, strings.TrimSpace(kind) == "V"

@@ -46,6 +46,7 @@ const (
 	tableText = `SELECT o.type, c.name,
 	CASE WHEN c.is_nullable = 0 AND c.default_object_id = 0 AND c.is_identity = 0 AND c.is_computed = 0
 		AND c.generated_always_type = 0 AND c.system_type_id <> 189 THEN 1 ELSE 0 END,
+	CASE WHEN c.system_type_id IN (48, 52, 56, 59, 60, 62, 104, 106, 108, 122, 127) THEN 1 ELSE 0 END,
 	CASE WHEN EXISTS (SELECT 1 FROM sys.indexes AS i WHERE i.object_id = o.object_id
 		AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hypothetical = 0
 		AND 1 = (SELECT COUNT(*) FROM sys.index_columns AS k
@@ -89,7 +90,7 @@ type sqlServer struct {
 func newSQLServer(t testing.TB, config *tls.Config) *sqlServer {
 	t.Helper()
 	s := &sqlServer{rows: map[string]map[string]any{}, refuse: map[string]int{}}
-	s.columns = [][]any{{"U ", "entra_id", 1, 1}, {"U ", "email", 0, 0}, {"U ", "name", 1, 0}, {"U ", "seats", 0, 0}, {"U ", "vip", 0, 0}}
+	s.columns = [][]any{{"U ", "entra_id", 1, 0, 1}, {"U ", "email", 0, 0, 0}, {"U ", "name", 1, 0, 0}, {"U ", "seats", 0, 1, 0}, {"U ", "vip", 0, 1, 0}}
 	server, err := tdstest.New(tdstest.Options{TLS: config, Login: s.mayLogin, Answer: s.answer})
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func (s *sqlServer) answer(ctx context.Context, q tdstest.Statement) tdstest.Rep
 		}
 		return r
 	case q.SQL == tableText:
-		r := tdstest.Reply{Columns: []any{"", "", 0, 0}}
+		r := tdstest.Reply{Columns: []any{"", "", 0, 0, 0}}
 		if q.Values[0] == "[dbo].[customers]" {
 			r.Rows = s.columns
 		}

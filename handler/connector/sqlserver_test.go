@@ -221,7 +221,7 @@ func TestSQLServerUniqueClash(t *testing.T) {
 }
 
 func TestSQLServerCheck(t *testing.T) {
-	row := func(kind, name string, required, unique int) []any { return []any{kind, name, required, unique} }
+	row := func(kind, name string, required, unique int) []any { return []any{kind, name, required, 0, unique} }
 	tests := []struct {
 		name    string
 		columns [][]any
@@ -234,6 +234,7 @@ func TestSQLServerCheck(t *testing.T) {
 			"not unique", [][]any{row("U ", "entra_id", 1, 0), row("U ", "name", 1, 0)},
 			"column entra_id is not unique: CREATE UNIQUE INDEX dbo_customers_entra_id ON dbo.customers (entra_id)",
 		},
+		{"a number", [][]any{{"U ", "entra_id", 1, 1, 1}, row("U ", "name", 1, 0)}, "column entra_id holds numbers, and an object id is a text"},
 		{
 			"several", [][]any{row("U ", "entra_id", 1, 1), row("U ", "plan", 1, 0)},
 			"there is no column name; column plan needs a value and the record has none",
