@@ -246,10 +246,14 @@ func (p *sqlPool) bind(v any) (any, error) {
 	return p.value(v), nil
 }
 
-// sqlValue is a record's value as a parameter: a list or map becomes JSON text, a time RFC 3339 text in UTC.
+// sqlValue is a record's value as a parameter: a list or map becomes JSON text, a time RFC 3339 text in UTC. A user's
+// attributes hold every number as a float64; a whole one is made an int, since a column of texts would get 1e15 or 4.0.
 func sqlValue(v any) (any, error) {
+	if n, whole := integer(v); whole {
+		return n, nil
+	}
 	switch v := v.(type) {
-	case nil, string, bool, int, float64:
+	case nil, string, bool, float64:
 		return v, nil
 	case time.Time:
 		return v.UTC().Format(time.RFC3339Nano), nil

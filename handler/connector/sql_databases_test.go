@@ -60,6 +60,31 @@ func TestDatabasesKeepAbsentFieldsNull(t *testing.T) {
 	})
 }
 
+// TestDatabasesKeepNumbersInTexts has the numbers that a user's attributes are, all of them decoded as float64.
+func TestDatabasesKeepNumbersInTexts(t *testing.T) {
+	record := with(map[string]any{"a": 12345678.0, "b": 1e15, "c": -3.0, "d": 1234567.25, "e": 4.0})
+	const columns, want = "a, b, c, d, e", "12345678|1000000000000000|-3|1234567.25|4"
+	const table = "CREATE TABLE t (entra_id varchar(36) PRIMARY KEY, a varchar(99), b varchar(99), c varchar(99), d varchar(99), e int)"
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, table)
+		if _, err := open(t, "sql", d.settings("t"), connector.Env{}).Associate(t.Context(), record); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(d.rows(t, "SELECT "+columns+" FROM t"), want); diff != "" {
+			t.Errorf("(-got +want):\n%s", diff)
+		}
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		path, db := sqliteFile(t, table)
+		if _, err := sqliteOpen(t, path, "t", nil).Associate(t.Context(), record); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(dumpRows(t, db, "SELECT "+columns+" FROM t"), want); diff != "" {
+			t.Errorf("(-got +want):\n%s", diff)
+		}
+	})
+}
+
 func TestDatabasesTakeTimes(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
 		stamp := "timestamptz"

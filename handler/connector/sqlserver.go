@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func sqlServerDialect() dialect {
 		exists: func(table, key string) string {
 			return fmt.Sprintf("SELECT 1 FROM %s WHERE %s = CAST(@p1 AS varchar(36))", table, key)
 		},
-		judge: judgeSQLServer, describe: describeSQLServer,
+		judge: judgeSQLServer, describe: describeSQLServer, value: sqlServerValue,
 		syntax: syntax{
 			parameter: func(n int) string { return fmt.Sprintf("@p%d", n) },
 			native:    "@", nested: true, brackets: true, only: "merge", probe: ping,
@@ -202,6 +203,15 @@ func sqlServerUpsert(table, key string, columns []string) string {
 		write = fmt.Sprintf("IF %s UPDATE %s SET %s WHERE %s = @key; ELSE %s", found, table, strings.Join(sets, ", "), key, insert)
 	}
 	return "SET XACT_ABORT ON; DECLARE @key varchar(36) = @p1; BEGIN TRANSACTION; " + write + "; COMMIT TRANSACTION;"
+}
+
+// sqlServerValue writes a fraction as text: as a float a column of texts would get six digits of it, and a column of
+// whole numbers would cut it without a word.
+func sqlServerValue(v any) any {
+	if f, ok := v.(float64); ok {
+		return strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	return v
 }
 
 // judgeSQLServer goes by the error numbers (Microsoft, "Database Engine errors" and "Troubleshoot transient connection

@@ -87,15 +87,15 @@ func TestSQLServerStatements(t *testing.T) {
 			},
 		},
 		{
-			"order.group", "key", map[string]any{"select": "x", "a$b": 1.5, "From": true, "note": long, "list": []any{"a", 1}, "none": ""},
+			"order.group", "key", map[string]any{"select": "x", "a$b": 1234567.25, "seats": 12345678.0, "From": true, "note": long, "list": []any{"a", 1}, "none": ""},
 			"SELECT 1 FROM [order].[group] WHERE [key] = CAST(@p1 AS varchar(36))",
 			tdstest.Statement{
 				SQL: "SET XACT_ABORT ON; DECLARE @key varchar(36) = @p1; BEGIN TRANSACTION; " +
 					"IF EXISTS (SELECT 1 FROM [order].[group] WITH (UPDLOCK, SERIALIZABLE) WHERE [key] = @key) " +
-					"UPDATE [order].[group] SET [From] = @p2, [a$b] = @p3, [list] = @p4, [note] = @p5, [select] = @p6 WHERE [key] = @key; " +
-					"ELSE INSERT INTO [order].[group] ([key], [From], [a$b], [list], [note], [select]) VALUES (@key, @p2, @p3, @p4, @p5, @p6); COMMIT TRANSACTION;",
-				Declared: "@p1 nvarchar(36),@p2 bit,@p3 float,@p4 nvarchar(7),@p5 nvarchar(max),@p6 nvarchar(1)",
-				Values:   []any{string(ada.User), true, 1.5, `["a",1]`, long, "x"},
+					"UPDATE [order].[group] SET [From] = @p2, [a$b] = @p3, [list] = @p4, [note] = @p5, [seats] = @p6, [select] = @p7 WHERE [key] = @key; " +
+					"ELSE INSERT INTO [order].[group] ([key], [From], [a$b], [list], [note], [seats], [select]) VALUES (@key, @p2, @p3, @p4, @p5, @p6, @p7); COMMIT TRANSACTION;",
+				Declared: "@p1 nvarchar(36),@p2 bit,@p3 nvarchar(10),@p4 nvarchar(7),@p5 nvarchar(max),@p6 bigint,@p7 nvarchar(1)",
+				Values:   []any{string(ada.User), true, "1234567.25", `["a",1]`, long, int64(12345678), "x"},
 			},
 		},
 	}
