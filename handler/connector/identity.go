@@ -18,6 +18,7 @@ const (
 	scopeStorage    = "https://storage.azure.com/.default"
 	scopeServiceBus = "https://servicebus.azure.net//.default"
 	scopeEventGrid  = "https://eventgrid.azure.net/.default"
+	scopeDatabases  = "https://ossrdbms-aad.database.windows.net/.default" // PostgreSQL and MySQL
 )
 
 // tokenTimeout bounds a call to the credential, which knows no limit of its own.
@@ -32,6 +33,15 @@ type identity struct {
 // bearer is the value of an Authorization header. The token is never asked for another scope than the service's, whatever
 // the service says in a challenge.
 func (i identity) bearer(ctx context.Context) (string, error) {
+	token, err := i.token(ctx)
+	if err != nil {
+		return "", err
+	}
+	return "Bearer " + token, nil
+}
+
+// token is the token itself, which Azure's databases take as a password.
+func (i identity) token(ctx context.Context) (string, error) {
 	if i.credential == nil {
 		return "", noToken(signup.Systemic, "the app has no Azure identity: give the Function App a managed identity, or sign in with the Azure CLI")
 	}
@@ -41,7 +51,7 @@ func (i identity) bearer(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", tokenError(ctx, err)
 	}
-	return "Bearer " + token.Token, nil
+	return token.Token, nil
 }
 
 func noToken(class signup.Class, detail string) *signup.Error {

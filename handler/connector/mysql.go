@@ -36,9 +36,9 @@ func openMySQL(s sqlSettings, env Env) (*sql.DB, error) {
 		return nil, err
 	}
 	if s.Auth == "entra" {
-		token := databaseToken(env.Token)
+		app := identity{env.Token, scopeDatabases}
 		before := mysql.BeforeConnect(func(ctx context.Context, c *mysql.Config) (err error) {
-			c.Passwd, err = token(ctx)
+			c.Passwd, err = app.token(ctx)
 			return err
 		})
 		if err := config.Apply(before); err != nil {

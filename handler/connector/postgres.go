@@ -41,9 +41,9 @@ func openPostgres(s sqlSettings, env Env) (*sql.DB, error) {
 	if s.Auth != "entra" {
 		return stdlib.OpenDB(*config), nil
 	}
-	token := databaseToken(env.Token)
+	app := identity{env.Token, scopeDatabases}
 	return stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(func(ctx context.Context, c *pgx.ConnConfig) (err error) {
-		c.Password, err = token(ctx)
+		c.Password, err = app.token(ctx)
 		return err
 	})), nil
 }

@@ -11,9 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-
 	"signup-sync/handler/signup"
 )
 
@@ -350,19 +347,4 @@ func refusedData(by string) *signup.Error {
 
 func wrongSchema(detail string) *signup.Error {
 	return &signup.Error{Class: signup.Permanent, Code: "schema", Detail: detail + ": the table, its columns or the statement do not fit; see check"}
-}
-
-// databaseToken makes a reader of the app's own token for Azure's open-source databases, which take it as a password.
-func databaseToken(identity azcore.TokenCredential) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		none := &signup.Error{Class: signup.Systemic, Code: "unauthorized", Detail: "there is no token of the app's own identity"}
-		if identity == nil {
-			return "", none
-		}
-		token, err := identity.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://ossrdbms-aad.database.windows.net/.default"}})
-		if err != nil {
-			return "", none
-		}
-		return token.Token, nil
-	}
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	mssql "github.com/microsoft/go-mssqldb"
 	"github.com/microsoft/go-mssqldb/msdsn"
 
@@ -109,17 +108,7 @@ func sqlServerToken(credential azcore.TokenCredential, host string) func(context
 			resource = "https://" + domain
 		}
 	}
-	return func(ctx context.Context) (string, error) {
-		none := &signup.Error{Class: signup.Systemic, Code: "unauthorized", Detail: "there is no token of the app's own identity"}
-		if credential == nil {
-			return "", none
-		}
-		token, err := credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{resource + "/.default"}})
-		if err != nil {
-			return "", none
-		}
-		return token.Token, nil
-	}
+	return identity{credential, resource + "/.default"}.token
 }
 
 // sqlServerConnector is a driver.Connector that ends with its context.
