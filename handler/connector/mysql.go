@@ -122,7 +122,7 @@ func storeMySQL(ctx context.Context, c *sqlConnector, columns []string, values [
 	}
 	names := strings.Join(append([]string{c.quote(c.key)}, columns...), ", ")
 	_, err = c.db.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s)", c.quotedTable(), names, strings.Repeat(", ?", len(columns))), values...)
-	if e, ok := errors.AsType[*mysql.MySQLError](err); !ok || e.Number != duplicateEntry {
+	if !c.conflict(err) {
 		return err == nil, err
 	}
 	found, err := c.updateMySQL(ctx, columns, values)
@@ -152,8 +152,6 @@ func (c *sqlConnector) updateMySQL(ctx context.Context, columns []string, values
 	return n > 0, err
 }
 
-const duplicateEntry = 1062
-
 // judgeMySQL goes by the error numbers of MySQL (8.4 reference manual, appendix B) and MariaDB, and then by the class of
 // SQLSTATE, its first two characters.
 func judgeMySQL(err error) *signup.Error {
@@ -168,8 +166,8 @@ func judgeMySQL(err error) *signup.Error {
 	}
 	detail := fmt.Sprintf("mysql: error %d", e.Number)
 	switch e.Number {
-	case duplicateEntry, 1586:
-		return refusedData("a unique column")
+	case 1062, 1586:
+		return &signup.Error{Class: signup.Permanent, Code: "conflict", Detail: detail}
 	case 1048, 1364: // null; no value, and the column has no default
 		return refusedData("a column that must not be null")
 	case 1216, 1217, 1451, 1452:

@@ -223,15 +223,17 @@ func upsertRow(ctx context.Context, c *sqlConnector, columns []string, values []
 // write carries a statement out, and once more when another row was in the way: if that was this user's, of another
 // writer, it is found now. What is still in the way is somebody else's, and stays there until a person changes it.
 func (p *sqlPool) write(ctx context.Context, statement string, values []any) error {
-	for again := true; ; again = false {
-		_, err := p.db.ExecContext(ctx, statement, values...)
-		switch e := p.judge(err); {
-		case e == nil || e.Code != "conflict":
-			return err
-		case !again:
-			return refusedData("a unique column")
-		}
+	_, err := p.db.ExecContext(ctx, statement, values...)
+	if p.conflict(err) {
+		_, err = p.db.ExecContext(ctx, statement, values...)
 	}
+	return err
+}
+
+// conflict reports that another row was in the way.
+func (p *sqlPool) conflict(err error) bool {
+	e := p.judge(err)
+	return e != nil && e.Code == "conflict"
 }
 
 // bind is a record's value as this database takes it.
@@ -333,6 +335,9 @@ func (p *sqlPool) outcome(ctx, try context.Context, err error) error {
 	}
 	if e, ok := errors.AsType[*signup.Error](err); ok {
 		return e
+	}
+	if p.conflict(err) {
+		return refusedData("a unique column")
 	}
 	if e := p.judge(err); e != nil {
 		return e

@@ -90,7 +90,7 @@ func TestDatabaseErrorCodes(t *testing.T) {
 	}{
 		{1205, "HY000", "transient busy"}, {1213, "40001", "transient busy"}, {1040, "08004", "transient unavailable"}, {1053, "08S01", "transient unavailable"},
 		{1317, "70100", "transient unavailable"}, {1226, "42000", "transient unavailable"}, {1203, "42000", "transient unavailable"}, {1047, "08S01", "transient unavailable"},
-		{1062, "23000", "permanent data"}, {1048, "23000", "permanent data"}, {1364, "HY000", "permanent data"}, {1452, "23000", "permanent data"}, {3819, "HY000", "permanent data"},
+		{1062, "23000", "permanent conflict"}, {1048, "23000", "permanent data"}, {1364, "HY000", "permanent data"}, {1452, "23000", "permanent data"}, {3819, "HY000", "permanent data"},
 		{4025, "23000", "permanent data"}, {1406, "22001", "permanent data"}, {1366, "22007", "permanent data"}, {1690, "22003", "permanent data"}, {1644, "45000", "permanent data"},
 		{1146, "42S02", "permanent schema"}, {1054, "42S22", "permanent schema"}, {1064, "42000", "permanent schema"},
 		{1142, "42000", "systemic forbidden"}, {1044, "42000", "systemic forbidden"}, {1045, "28000", "systemic unauthorized"}, {1049, "42000", "systemic no-database"},

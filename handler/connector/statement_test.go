@@ -3,6 +3,7 @@ package connector_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -205,6 +206,36 @@ func TestStatementsTakeTheRecord(t *testing.T) {
 		d := fresh(t, customersTable)
 		c := open(t, "sql", map[string]any{"driver": d.driver, "dsn": d.dsn(d.login, loginPassword, ""), "statement": ownStatements[d.driver]}, connector.Env{})
 		try(t, c, func() string { return d.rows(t, query) })
+	})
+}
+
+// TestStatementsThatMeetAnotherWritersRowTakeItForTheUsersOwn has four writers see no row, and then wait for one another
+// to make it: a statement without an upsert of its own finds it the second time.
+func TestStatementsThatMeetAnotherWritersRowTakeItForTheUsersOwn(t *testing.T) {
+	statements := map[string]string{
+		"postgres": "INSERT INTO t (entra_id, name) SELECT :user_id, max(:name) FROM pg_sleep(0.2) WHERE NOT EXISTS (SELECT 1 FROM t WHERE entra_id = :user_id) HAVING count(*) > 0",
+		"mysql":    "INSERT INTO t (entra_id, name) SELECT :user_id, :name FROM (SELECT count(*) AS n FROM t WHERE entra_id = :user_id) AS x WHERE n = 0 AND sleep(0.2) = 0",
+	}
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, "CREATE TABLE t (entra_id varchar(36) PRIMARY KEY, name varchar(99))")
+		var more []string
+		if d.driver == "mysql" { // which otherwise locks the gap that they have read, and undoes all but one
+			more = []string{"tx_isolation=%27READ-COMMITTED%27"}
+		}
+		settings := map[string]any{"driver": d.driver, "dsn": d.dsn(d.login, loginPassword, "", more...), "statement": statements[d.driver]}
+		var writers sync.WaitGroup
+		for range 4 {
+			c := open(t, "sql", settings, connector.Env{})
+			writers.Go(func() {
+				if _, err := c.Associate(t.Context(), with(map[string]any{"name": "Ada"})); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		writers.Wait()
+		if got := d.rows(t, "SELECT name FROM t"); got != "Ada" {
+			t.Errorf("got %s", got)
+		}
 	})
 }
 
