@@ -221,29 +221,38 @@ func (c *salesforceConnector) record(req signup.Request) (map[string]any, error)
 
 // upsert sends records as a collection. What is wrong with one record can have the whole call refused (a text where a
 // number belongs makes the body unreadable), so that a refusal for its data is laid at the door of nobody until each
-// record was sent alone.
+// record was sent alone. If something else goes wrong meanwhile, the rest is not sent and shares that one failure.
 func (c *salesforceConnector) upsert(ctx context.Context, records []map[string]any) []signup.Result {
-	results := make([]signup.Result, len(records))
-	body := map[string]any{"allOrNone": false, "records": records}
-	a, err := c.call(ctx, http.MethodPatch, "/composite/sobjects/"+c.Object+"/"+c.ExternalID, body)
-	if signup.ClassOf(err) == signup.Permanent && len(records) > 1 {
-		for i := range records {
-			results[i] = c.upsert(ctx, records[i:i+1])[0]
-		}
+	results, err := c.collection(ctx, records)
+	if signup.ClassOf(err) != signup.Permanent || len(records) == 1 {
 		return results
 	}
+	for i := range records {
+		alone, err := c.collection(ctx, records[i:i+1])
+		if err != nil && signup.ClassOf(err) != signup.Permanent {
+			return append(results[:i], slices.Repeat(alone, len(records)-i)...)
+		}
+		results[i] = alone[0]
+	}
+	return results
+}
+
+// collection makes one call. The error is that of the call as a whole, and then each result's.
+func (c *salesforceConnector) collection(ctx context.Context, records []map[string]any) ([]signup.Result, error) {
+	body := map[string]any{"allOrNone": false, "records": records}
+	a, err := c.call(ctx, http.MethodPatch, "/composite/sobjects/"+c.Object+"/"+c.ExternalID, body)
 	var items []salesforceItem
 	if err == nil && (json.Unmarshal(a.body, &items) != nil || len(items) != len(records)) {
 		err = errSalesforce
 	}
-	for i := range results {
-		if err != nil {
-			results[i].Err = err
-			continue
-		}
-		results[i].Account, results[i].Err = items[i].account(c.ExternalID)
+	if err != nil {
+		return slices.Repeat([]signup.Result{{Err: err}}, len(records)), err
 	}
-	return results
+	results := make([]signup.Result, len(records))
+	for i, item := range items {
+		results[i].Account, results[i].Err = item.account(c.ExternalID)
+	}
+	return results, nil
 }
 
 // call sends a request in the session, and once more in a new one if the org does not know it any more. While the org

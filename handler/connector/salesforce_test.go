@@ -1,6 +1,7 @@
 package connector_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -397,5 +398,63 @@ func TestSalesforceFieldsAreChecked(t *testing.T) {
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("errors (-got +want):\n%s", diff)
+	}
+}
+
+// brokenCall is a batch that one value has refused as a whole, to an org of which the nth call after that goes wrong.
+func brokenCall(t *testing.T, fault sim.Fault) (org, []signup.Request) {
+	o := salesforceOrg(t, sim.SalesforceOptions{}, nil, nil)
+	reqs := people(15)
+	reqs[0] = having(reqs[0], "Seats__c", "three")
+	o.there.Faults.Add(fault)
+	return o, reqs
+}
+
+// What goes wrong with the org while the records are sent one by one is not asked again for each of the others.
+func TestSalesforceTroubleWhileRecordsAreSentAloneIsOneFailure(t *testing.T) {
+	tests := []struct {
+		name  string
+		fault sim.Fault
+		class signup.Class
+	}{
+		{"unavailable", sim.Fault{Status: 503}, signup.Transient},
+		{"cut", sim.Fault{}, signup.Transient},
+		{"not Salesforce", sim.Fault{Status: 200, Body: "<html>"}, signup.Transient},
+		{"throttled", sim.Fault{Status: 403, Body: `[{"errorCode":"REQUEST_LIMIT_EXCEEDED","message":"x"}]`}, signup.Throttled},
+		{"forbidden", sim.Fault{Status: 403, Body: `[{"errorCode":"API_CURRENTLY_DISABLED","message":"x"}]`}, signup.Systemic},
+	}
+	for _, tt := range tests {
+		tt.fault.Method, tt.fault.Skip, tt.fault.Times = "PATCH", 3, -1
+		o, reqs := brokenCall(t, tt.fault)
+		results := o.all(t, reqs...)
+		wantErr(t, results[0].Err, signup.Permanent, "rejected")
+		if results[1].Err != nil || o.holder(results[1].Account.ID) != reqs[1].User {
+			t.Errorf("%s: before it began: %+v", tt.name, results[1])
+		}
+		for i, r := range results[2:] {
+			if r.Err == nil || r.Err != results[2].Err || signup.ClassOf(r.Err) != tt.class {
+				t.Errorf("%s: user %d: got %v, want the one failure of all, %v", tt.name, i+2, r.Err, results[2].Err)
+			}
+		}
+		if got := o.there.Calls()["collection"]; got != 3 || o.there.Faults.Hits != 1 {
+			t.Errorf("%s: %d calls went well and %d did not, want 3 and 1", tt.name, got, o.there.Faults.Hits)
+		}
+	}
+}
+
+// The run's deadline cuts a batch: who is written by then is so, and nothing is known of the others.
+func TestSalesforceCancelledWhileRecordsAreSentAlone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	o, reqs := brokenCall(t, sim.Fault{Method: "PATCH", Skip: 3, Times: -1, After: true, Then: cancel})
+	for i, r := range o.Connector.(signup.Batcher).AssociateAll(ctx, reqs) {
+		_, isOutcome := errors.AsType[*signup.Error](r.Err)
+		switch {
+		case i == 0:
+			wantErr(t, r.Err, signup.Permanent, "rejected")
+		case i == 1 && (r.Err != nil || o.holder(r.Account.ID) != reqs[i].User):
+			t.Errorf("user %d: %+v", i, r)
+		case i > 1 && (isOutcome || !errors.Is(r.Err, context.Canceled)):
+			t.Errorf("user %d: got %v, want the context's error", i, r.Err)
+		}
 	}
 }
