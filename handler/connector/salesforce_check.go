@@ -74,8 +74,12 @@ func (c *salesforceConnector) compare(o salesforceObject) (problems []string) {
 		mapped[strings.ToLower(name)] = true
 		writable(name)
 	}
+	// A person account's name is made of its other names, although the description of Account demands one.
+	person := strings.EqualFold(c.Object, "Account") && mapped["lastname"]
+	problem(person && mapped["name"], "the field Name is made of a person's names and cannot be set beside LastName")
 	for _, f := range o.Fields {
-		needed := f.Createable && !f.Nillable && !f.Defaulted && salesforceName.MatchString(f.Name)
+		composed := person && strings.EqualFold(f.Name, "Name")
+		needed := f.Createable && !f.Nillable && !f.Defaulted && !composed && salesforceName.MatchString(f.Name)
 		problem(c.shape != nil && needed && !mapped[strings.ToLower(f.Name)], "the field %s needs a value and the record has none", f.Name)
 	}
 	return problems

@@ -458,3 +458,27 @@ func TestSalesforceCancelledWhileRecordsAreSentAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestSalesforcePersonAccounts(t *testing.T) {
+	shape := map[string]any{"FirstName": nil, "LastName": nil, "PersonEmail": nil, "RecordTypeId": nil}
+	o := salesforceOrg(t, sim.SalesforceOptions{Duplicates: "block", MatchBy: "PersonEmail"}, map[string]any{"object": "Account", "duplicates": "link"}, shape)
+	if err := o.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	of := func(n int) signup.Request {
+		req := person(n)
+		req.Record = map[string]any{"FirstName": "Ada", "LastName": "Lovelace", "PersonEmail": req.Email, "RecordTypeId": "0125f0000000001AAA"}
+		return req
+	}
+	id := o.there.Add(sim.SalesforceRecord{Object: "Account", Fields: map[string]any{"LastName": "X", "PersonEmail": of(1).Email}})
+	for round := range 2 {
+		for i, r := range o.all(t, of(0), of(1)) {
+			if r.Err != nil || o.holder(r.Account.ID) != of(i).User || (r.Account.ID == id) != (i == 1) || r.Account.Created != (i == 0 && round == 0) {
+				t.Errorf("round %d, user %d: %+v", round, i, r)
+			}
+		}
+	}
+	if o.count() != 2 {
+		t.Errorf("%d accounts, want 2", o.count())
+	}
+}

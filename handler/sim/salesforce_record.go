@@ -29,6 +29,7 @@ type SalesforceField struct {
 	ReadOnly   bool   // to the integration user
 	ExternalID bool
 	Unique     bool // not case-sensitive
+	Composed   bool // of a person's FirstName and LastName, if the record has the latter; it is described as if it had to be set
 }
 
 // SalesforceRecord is a record of the simulated org.
@@ -40,7 +41,8 @@ type SalesforceRecord struct {
 	Deleted bool // in the recycle bin
 }
 
-// SalesforceObjects are Contact and Lead, as far as they matter here, with an external id for the user's object id.
+// SalesforceObjects are Contact, Lead and Account, as far as they matter here, with an external id for the user's object
+// id. An account with a last name is a person's.
 func SalesforceObjects() []SalesforceObject {
 	own := []SalesforceField{
 		{Name: "OwnerId", Type: "string", Length: 18, Required: true, Defaulted: true},
@@ -59,6 +61,14 @@ func SalesforceObjects() []SalesforceObject {
 	return []SalesforceObject{
 		{Name: "Contact", Prefix: "003", Fields: slices.Clone(own)},
 		{Name: "Lead", Prefix: "00Q", Fields: append(slices.Clone(own), company)},
+		{Name: "Account", Prefix: "001", Fields: []SalesforceField{
+			{Name: "Name", Type: "string", Required: true, Composed: true},
+			{Name: "FirstName", Type: "string", Length: 40},
+			{Name: "LastName", Type: "string", Length: 80},
+			{Name: "PersonEmail", Type: "email", Length: 80},
+			{Name: "RecordTypeId", Type: "string", Length: 18, Defaulted: true},
+			{Name: "Entra_Object_Id__c", Type: "string", Length: 36, ExternalID: true, Unique: true},
+		}},
 	}
 }
 
@@ -219,6 +229,7 @@ func (s *Salesforce) write(c *salesforceCall, r *SalesforceRecord, fields map[st
 // check compares fields with the schema; those that are not there have had the whole request refused before.
 func (o *SalesforceObject) check(fields map[string]any, create bool) *salesforceFault {
 	var missing []string
+	_, person := fields["LastName"]
 	for _, f := range o.Fields {
 		v, set := fields[f.Name]
 		text, _ := v.(string)
@@ -226,9 +237,9 @@ func (o *SalesforceObject) check(fields map[string]any, create bool) *salesforce
 		setDefault(&length, 255)
 		local, domain, _ := strings.Cut(text, "@")
 		switch {
-		case set && f.ReadOnly:
+		case set && (f.ReadOnly || f.Composed && person):
 			return &salesforceFault{"INVALID_FIELD_FOR_INSERT_UPDATE", "Unable to create/update fields: " + f.Name, []string{f.Name}}
-		case f.Required && !f.Defaulted && (create && !set || set && (v == nil || v == "")):
+		case f.Required && !f.Defaulted && !(f.Composed && person) && (create && !set || set && (v == nil || v == "")):
 			missing = append(missing, f.Name)
 		case utf8.RuneCountInString(text) > length:
 			return &salesforceFault{"STRING_TOO_LONG", fmt.Sprintf("%s: data value too large: %s (max length=%d)", f.Name, text, length), []string{f.Name}}
