@@ -79,10 +79,14 @@ func TestSalesforceDuplicatesByPolicy(t *testing.T) {
 func TestSalesforceLinkIsMadeOnceWhateverGetsLost(t *testing.T) {
 	for name, fault := range map[string]sim.Fault{
 		"the upsert alone":     {Method: "PATCH", Path: "/sobjects/Contact/Entra", Status: 503, Body: "{}"},
-		"the look":             {Method: "GET", Path: "/sobjects/Contact/", Status: 503, Body: "{}"},
-		"the look is HTML":     {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: "<html>"},
-		"the look is another":  {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: `{"Id":"0035f0000000009AAA","Email":"user1@example.com","Entra_Object_Id__c":null}`},
-		"the look says less":   {Method: "GET", Path: "/sobjects/Contact/", Status: 200, Body: `{"Id":"0035f0000000001AAA","Email":"user1@example.com"}`},
+		"the look":             {Method: "GET", Path: "/sobjects/Contact/003", Status: 503, Body: "{}"},
+		"the look is HTML":     {Method: "GET", Path: "/sobjects/Contact/003", Status: 200, Body: "<html>"},
+		"the look at oneself":  {Method: "GET", Path: "/sobjects/Contact/Entra", Status: 503, Body: "{}"},
+		"oneself is HTML":      {Method: "GET", Path: "/sobjects/Contact/Entra", Status: 200, Body: "<html>"},
+		"oneself is nothing":   {Method: "GET", Path: "/sobjects/Contact/Entra", Status: 200, Body: "{}"},
+		"oneself is no path":   {Method: "GET", Path: "/sobjects/Contact/Entra", Status: 502, Body: "no such page"},
+		"the look is another":  {Method: "GET", Path: "/sobjects/Contact/003", Status: 200, Body: `{"Id":"0035f0000000009AAA","Email":"user1@example.com","Entra_Object_Id__c":null}`},
+		"the look says less":   {Method: "GET", Path: "/sobjects/Contact/003", Status: 200, Body: `{"Id":"0035f0000000001AAA","Email":"user1@example.com"}`},
 		"the link":             {Method: "PATCH", Path: "/sobjects/Contact/003", Status: 503},
 		"the answer to a link": {Method: "PATCH", Path: "/sobjects/Contact/003", After: true},
 	} {
@@ -97,6 +101,26 @@ func TestSalesforceLinkIsMadeOnceWhateverGetsLost(t *testing.T) {
 				t.Errorf("got %+v and %d records", r, o.count())
 			}
 		})
+	}
+}
+
+// The rule can refuse a change of the user's own record because of another one that has come since.
+func TestSalesforceUserWhoHasARecordIsNotLinkedToAnother(t *testing.T) {
+	for name, more := range map[string][]sim.SalesforceRecord{
+		"one matches": {there("user1@example.com", "X", "")}, "two match": {there("user1@example.com", "X", ""), there("user1@example.com", "Y", "")},
+	} {
+		o := matching(t, "block", "", "link")
+		own := o.all(t, person(1))[0].Account.ID
+		for _, r := range more {
+			o.there.Add(r)
+		}
+		before := asJSON(o.there.Records())
+		if r := o.all(t, unsure(person(1)))[0]; r.Err != nil || r.Account.ID != own || r.Account.Created {
+			t.Errorf("%s: got %+v, want the user's own record", name, r)
+		}
+		if after := asJSON(o.there.Records()); after != before {
+			t.Errorf("%s: the records are now\n%s\nand were\n%s", name, after, before)
+		}
 	}
 }
 
@@ -150,10 +174,13 @@ func TestSalesforceReadsTheMatchesInEitherSpelling(t *testing.T) {
 			switch {
 			case strings.Contains(r.URL.Path, "/composite/"):
 				_, _ = w.Write([]byte(`[{"success":false,"errors":[{"statusCode":"DUPLICATES_DETECTED","message":"Use one of these records?","fields":[]}]}]`))
-			case strings.Contains(r.URL.Path, "/Entra_Object_Id__c/"):
+			case r.Method == "PATCH" && strings.Contains(r.URL.Path, "/Entra_Object_Id__c/"):
 				w.WriteHeader(400)
 				_, _ = w.Write([]byte(`[{"` + spelling + `":{"matchResults":[{"matchRecords":[{"record":{"attributes":{"type":"Contact"},"Id":"0038M0000016Wv8QAE"}}]}]},
 					"errorCode":"DUPLICATES_DETECTED","message":"Use one of these records?"}]`))
+			case r.Method == "GET" && strings.Contains(r.URL.Path, "/Entra_Object_Id__c/"):
+				w.WriteHeader(404)
+				_, _ = w.Write([]byte(`[{"errorCode":"NOT_FOUND","message":"The requested resource does not exist"}]`))
 			case r.Method == "GET":
 				_, _ = w.Write([]byte(`{"Id":"0038M0000016Wv8QAE","Email":"user1@example.com","Entra_Object_Id__c":null}`))
 			default:

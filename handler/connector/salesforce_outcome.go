@@ -48,6 +48,7 @@ var salesforceCodes = map[string]struct {
 	"INVALID_FIELD_FOR_INSERT_UPDATE":               {signup.Systemic, codeSchema, 0},
 	"INVALID_TYPE":                                  {signup.Systemic, codeSchema, 0},
 	"NOT_FOUND":                                     {signup.Systemic, codeSchema, 0},
+	"UNSUPPORTED_API_VERSION":                       {signup.Systemic, codeSchema, 0},
 	"DUPLICATES_DETECTED":                           {signup.Permanent, codeDuplicate, 0},
 	"DUPLICATE_EXTERNAL_ID":                         {signup.Permanent, "ambiguous", 0},
 	"INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY": {signup.Systemic, "forbidden", 403},
@@ -171,6 +172,10 @@ func (c *salesforceConnector) link(ctx context.Context, req signup.Request, reco
 		return signup.Account{}, err
 	}
 	matched := matchedRecords(a.body)
+	own, err := c.own(ctx, req)
+	if err != nil || own.ID != "" {
+		return own, err
+	}
 	switch {
 	case !req.EmailVerified || field == "":
 		return signup.Account{}, unlinked("the user has no verified e-mail address in the record")
@@ -178,6 +183,25 @@ func (c *salesforceConnector) link(ctx context.Context, req signup.Request, reco
 		return signup.Account{}, unlinked(fmt.Sprintf("%d records match", len(matched)))
 	}
 	return c.claim(ctx, req, matched[0], field, single)
+}
+
+// own is the user's record if there is one, whose change the duplicate rules have refused; another one is not linked then.
+func (c *salesforceConnector) own(ctx context.Context, req signup.Request) (signup.Account, error) {
+	path := "/sobjects/" + c.Object + "/" + c.ExternalID + "/" + url.PathEscape(string(req.User)) + "?fields=Id"
+	a, err := c.call(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		if a.status == http.StatusNotFound && code(err) == codeSchema {
+			err = nil
+		}
+		return signup.Account{}, err
+	}
+	var answered struct {
+		ID string `json:"Id"`
+	}
+	if json.Unmarshal(a.body, &answered) != nil || !salesforceID.MatchString(answered.ID) {
+		return signup.Account{}, errSalesforce
+	}
+	return signup.Account{ID: answered.ID}, nil
 }
 
 // claim links a record if it is free and has the user's address, one user at a time.

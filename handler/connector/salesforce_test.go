@@ -328,6 +328,7 @@ func TestSalesforceOutcomes(t *testing.T) {
 		{403, problem("FUNCTIONALITY_NOT_ENABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: FUNCTIONALITY_NOT_ENABLED", Status: 403}},
 		{403, problem("API_CURRENTLY_DISABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: API_CURRENTLY_DISABLED", Status: 403}},
 		{404, problem("NOT_FOUND"), signup.Error{Class: signup.Systemic, Code: "schema", Detail: "salesforce: NOT_FOUND", Status: 404}},
+		{410, problem("UNSUPPORTED_API_VERSION"), signup.Error{Class: signup.Systemic, Code: "schema", Detail: "salesforce: UNSUPPORTED_API_VERSION", Status: 410}},
 		{404, "no such page", signup.Error{Class: signup.Systemic, Code: "not-found", Detail: "settings.url is not an org's", Status: 404}},
 		{302, "", signup.Error{Class: signup.Systemic, Code: "redirected", Detail: "the org has moved or is closed; settings.url wants its present My Domain", Status: 302}},
 		{300, `["/services/data/v62.0/sobjects/Contact/0035f0000000001AAA"]`, signup.Error{Class: signup.Permanent, Code: "ambiguous", Detail: "more than one record has this external id", Status: 300}},

@@ -127,8 +127,8 @@ func TestSalesforceSessionsOfOneCall(t *testing.T) {
 	if r := o.all(t, person(1))[0]; r.Err != nil || r.Account.ID != id {
 		t.Errorf("got %+v", r)
 	}
-	if got := o.there.Calls()["token"]; got != 4 {
-		t.Errorf("%d tokens for 4 calls", got)
+	if got := o.there.Calls()["token"]; got != 5 {
+		t.Errorf("%d tokens for 5 calls", got)
 	}
 }
 

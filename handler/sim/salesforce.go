@@ -69,6 +69,7 @@ func NewSalesforce(o SalesforceOptions) *Salesforce {
 	mux.Handle("PATCH "+data+"/composite/sobjects/{object}/{field}", s.route("collection", s.upsertAll))
 	mux.Handle("PATCH "+data+"/sobjects/{object}/{field}/{value}", s.route("upsert", s.upsertOne))
 	mux.Handle("PATCH "+data+"/sobjects/{object}/{id}", s.route("update", s.updateOne))
+	mux.Handle("GET "+data+"/sobjects/{object}/{field}/{value}", s.route("find", s.retrieveOne))
 	mux.Handle("GET "+data+"/sobjects/{object}/{id}", s.route("retrieve", s.retrieve))
 	mux.Handle("GET "+data+"/sobjects/{object}/describe", s.route("describe", s.describe))
 	mux.Handle("/", s.route("unknown", func(*salesforceCall) salesforceReply { return noResource() }))
@@ -79,7 +80,7 @@ func NewSalesforce(o SalesforceOptions) *Salesforce {
 // ServeHTTP is the root of the org's My Domain; the paths begin with /services.
 func (s *Salesforce) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Calls counts the calls that were let in, by "collection", "upsert", "update", "retrieve", "describe" and "unknown",
+// Calls counts the calls that were let in, by "collection", "upsert", "update", "find", "retrieve", "describe" and "unknown",
 // and "token" for those that got one.
 func (s *Salesforce) Calls() map[string]int {
 	s.mu.Lock()

@@ -69,11 +69,7 @@ func (s *Salesforce) upsertOne(c *salesforceCall) salesforceReply {
 	o := s.upsert(c, c.PathValue("value"), fields)
 	switch {
 	case o.several != nil:
-		var urls []string
-		for _, r := range o.several {
-			urls = append(urls, "/services/data/"+c.PathValue("version")+"/sobjects/"+r.Object+"/"+r.ID)
-		}
-		return salesforceReply{300, urls}
+		return c.several(o.several)
 	case o.fault != nil:
 		return c.refused(o)
 	case o.created:
@@ -114,6 +110,24 @@ func (s *Salesforce) retrieve(c *salesforceCall) salesforceReply {
 	case r.Deleted:
 		return salesforceRefusal(404, "ENTITY_IS_DELETED", "entity is deleted")
 	}
+	return c.show(r)
+}
+
+// retrieveOne shows the record with an external id.
+func (s *Salesforce) retrieveOne(c *salesforceCall) salesforceReply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := s.holding(c.object, c.field.Name, c.PathValue("value"))
+	switch len(found) {
+	case 0:
+		return noResource()
+	case 1:
+		return c.show(found[0])
+	}
+	return c.several(found)
+}
+
+func (c *salesforceCall) show(r *SalesforceRecord) salesforceReply {
 	shown := r.reference(c)
 	names := strings.Split(c.URL.Query().Get("fields"), ",")
 	for _, f := range c.object.Fields {
@@ -122,7 +136,7 @@ func (s *Salesforce) retrieve(c *salesforceCall) salesforceReply {
 		}
 	}
 	for _, name := range names {
-		if name == "" {
+		if name == "" || strings.EqualFold(name, "Id") {
 			continue
 		}
 		f := c.object.field(name)
@@ -132,6 +146,15 @@ func (s *Salesforce) retrieve(c *salesforceCall) salesforceReply {
 		shown[f.Name] = r.Fields[f.Name]
 	}
 	return salesforceReply{200, shown}
+}
+
+// several is the answer when more than one record has an external id.
+func (c *salesforceCall) several(found []*SalesforceRecord) salesforceReply {
+	var urls []string
+	for _, r := range found {
+		urls = append(urls, "/services/data/"+c.PathValue("version")+"/sobjects/"+r.Object+"/"+r.ID)
+	}
+	return salesforceReply{300, urls}
 }
 
 func (s *Salesforce) describe(c *salesforceCall) salesforceReply {
