@@ -324,6 +324,29 @@ func TestARefusedNameDoesNotWithholdTheLinkBack(t *testing.T) {
 	})
 }
 
+// A link-back that is not there yet when the name is refused is not withheld either, and the refusal is told of at the end.
+func TestARefusedNameDoesNotWithholdALaterLinkBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.systems["billing"].before = always(errors.New("down"))
+		w.users.patch = func(_ signup.UserID, p signup.Patch) error {
+			if p.UserPrincipalName != "" {
+				return &signup.Error{Class: signup.Permanent, Code: "upn-invalid", Status: 400}
+			}
+			return nil
+		}
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: pending transient", "crm: pending", "news: skipped rule", "profile: pending")
+		w.systems["billing"].before = nil
+		w.mustRun(time.Hour)
+		if u := w.users.all[id]; u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
+			t.Errorf("got %+v", u)
+		}
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: failed upn-invalid")
+	})
+}
+
 func TestObserveSendsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())

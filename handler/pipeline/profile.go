@@ -21,12 +21,15 @@ func (r *run) patch(ctx context.Context, j *job) {
 	if _, due := j.due(signup.Profile); !due && !j.learned(needs) {
 		return
 	}
-	desired, mappingErr := r.Mapping.Profile(j.input(needs)) // with an error, the rest of the patch is still good
+	desired, err := r.Mapping.Profile(j.input(needs)) // with an error, the rest of the patch is still good
 	if p := Change(j.user, desired); !p.Empty() {
 		o := r.through(ctx, signup.Profile, []time.Time{j.since(a)}, func() []signup.Result {
 			return []signup.Result{{Err: r.update(ctx, j.row.User, p)}}
 		})(0)
-		if o == nil || o.Err != nil || o.NotStarted {
+		switch {
+		case o != nil && refusedFor(o.Err, "upn-invalid"): // likewise
+			err = o.Err
+		case o == nil || o.Err != nil || o.NotStarted:
 			j.set(o)
 			return
 		}
@@ -35,7 +38,7 @@ func (r *run) patch(ctx context.Context, j *job) {
 		j.set(&signup.Outcome{Destination: signup.Profile, NotStarted: true, For: pending})
 		return
 	}
-	j.set(&signup.Outcome{Destination: signup.Profile, Err: mappingErr})
+	j.set(&signup.Outcome{Destination: signup.Profile, Err: err})
 }
 
 // learned reports that this intent has brought an account that the profile shows.
@@ -47,7 +50,8 @@ func (j *job) learned(needs []string) bool {
 }
 
 // update patches a user. While somebody else has the user principal name the next candidate is tried; when all are
-// taken, or the directory does not take the name, it is left out: a name is no reason to withhold the link-backs.
+// taken, or the directory does not take the name, it is left out: a name is no reason to withhold the link-backs. An
+// error "upn-invalid" says that all but the name was written.
 func (r *run) update(ctx context.Context, id signup.UserID, p signup.Patch) error {
 	if p.UserPrincipalName == "" {
 		return r.Directory.Update(ctx, id, p)
