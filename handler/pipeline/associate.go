@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -212,9 +211,11 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 	}
 }
 
-// oneFailure reports that two users' answers are that of one call, which has failed for all: one value.
+// oneFailure reports that two users' answers are that of one call, which has failed for all: one error, wrapped or not.
 func oneFailure(a, b error) bool {
-	return a != nil && reflect.TypeOf(a).Comparable() && a == b
+	x, ok := errors.AsType[*signup.Error](a)
+	y, _ := errors.AsType[*signup.Error](b)
+	return ok && x == y
 }
 
 // guard makes a panic in a connector the outcome of its call: one user's data is no reason for the process to die at

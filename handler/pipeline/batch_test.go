@@ -70,23 +70,28 @@ func TestUsersOfOneReadGoInOneCallAndEachHasAnOutcomeOfItsOwn(t *testing.T) {
 }
 
 func TestOneFailedCallIsOneFailureHoweverManyUsersWereInIt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w, b := newBulkWorld(t)
-		b.fail = fmt.Errorf("write the records: %w", &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503})
-		for n := range 10 {
-			w.signUp(n)
-		}
-		w.mustRun(time.Minute)
-		b.fail = nil
-		w.signUp(10)
-		w.mustRun(time.Second)
-		w.want("75b523ca-d064-4ddf-80af-000000000010", "crm: associated", "profile: associated") // or the breaker was open
-		w.mustRun(5 * time.Minute)
-		w.want("75b523ca-d064-4ddf-80af-000000000007", "crm: associated", "profile: associated")
-		if b.made != 11 {
-			t.Errorf("%d accounts, want 11", b.made)
-		}
-	})
+	unavailable := &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
+	for name, fail := range map[string]error{"as it is": unavailable, "wrapped": fmt.Errorf("add 10 users: %w", unavailable)} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w, b := newBulkWorld(t)
+				b.fail = fail
+				for n := range 10 {
+					w.signUp(n)
+				}
+				w.mustRun(time.Minute)
+				b.fail = nil
+				w.signUp(10)
+				w.mustRun(time.Second)
+				w.want("75b523ca-d064-4ddf-80af-000000000010", "crm: associated", "profile: associated") // or the breaker was open
+				w.mustRun(5 * time.Minute)
+				w.want("75b523ca-d064-4ddf-80af-000000000007", "crm: associated", "profile: associated")
+				if b.made != 11 {
+					t.Errorf("%d accounts, want 11", b.made)
+				}
+			})
+		})
+	}
 }
 
 func TestAnswersThatAreMissingAreNoAnswers(t *testing.T) {
