@@ -194,9 +194,11 @@ func (u *undoing) write(ctx context.Context, rows []signup.Row, results []Undone
 
 // show hands the results over. When user after user fails it is not about the users.
 func (u *undoing) show(ctx context.Context, results []Undone) error {
+	var cut error
 	for _, one := range results {
 		if ctx.Err() != nil && one.State == UndoFailed {
-			return ctx.Err() // cut short
+			cut = ctx.Err() // which says nothing of the user
+			continue
 		}
 		if u.failures++; one.State != UndoFailed {
 			u.failures = 0
@@ -208,7 +210,7 @@ func (u *undoing) show(ctx context.Context, results []Undone) error {
 			return fmt.Errorf("%d users in a row have failed: %w", u.failures, one.Err)
 		}
 	}
-	return nil
+	return cut
 }
 
 // patiently repeats a call that may do better later.

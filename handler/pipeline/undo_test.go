@@ -322,7 +322,7 @@ func TestUndoIsFinishedByAnother(t *testing.T) {
 	}
 }
 
-// Whose profile was taken back before the undo was stopped is noted all the same.
+// Whose profile was taken back before the undo was stopped is noted and shown all the same.
 func TestUndoNotesWhatItHasDoneWhenItIsStopped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())
@@ -330,16 +330,16 @@ func TestUndoNotesWhatItHasDoneWhenItIsStopped(t *testing.T) {
 		w.mustRun(time.Minute)
 		ctx, cancel := context.WithCancel(context.Background())
 		w.users.patch = func(id signup.UserID, _ signup.Patch) error {
-			if cancel(); id == two {
+			if cancel(); id == one {
 				return context.Canceled
 			}
 			return nil
 		}
-		if _, err := w.undo(ctx, pipeline.UndoOptions{Act: true}); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v", err)
+		if shown, err := w.undo(ctx, pipeline.UndoOptions{Act: true}); !errors.Is(err, context.Canceled) || !slices.Equal(shown, []string{"02: undone " + everything}) {
+			t.Errorf("got %v and %q", err, shown)
 		}
-		w.want(one, "billing: associated", "crm: associated", "news: skipped rule", "profile: skipped undone")
-		w.want(two, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		w.want(one, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		w.want(two, "billing: associated", "crm: associated", "news: skipped rule", "profile: skipped undone")
 	})
 }
 
