@@ -32,13 +32,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv(actAsHandler) != "" {
 		main()
 	}
+	if err := os.Setenv(actAsHandler, "1"); err != nil { // whom the tests start; here, since those that run in parallel may not
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
 // appFolder is the app as it is deployed, with the test's binary as bin/handler.
 func appFolder(t *testing.T) string {
 	t.Helper()
-	t.Setenv(actAsHandler, "1")
 	dir := t.TempDir()
 	for _, name := range []string{"host.json", "SyncNewUsers/function.json"} {
 		data, err := os.ReadFile(filepath.Join("..", name))
@@ -65,13 +67,15 @@ func appFolder(t *testing.T) string {
 	return dir
 }
 
-// play runs `handler local --json` and returns its report.
-func play(t *testing.T, args ...string) localReport {
+// play runs `handler local --json` with an account for the ledger, if any, and returns its report. Mostly it waits for
+// the simulated time to pass, so that several can at once.
+func play(t *testing.T, account string, args ...string) localReport {
 	t.Helper()
 	dir := t.TempDir()
 	args = append([]string{"local", "--json", "--app", appFolder(t), "--dir", dir}, args...)
 	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), system{args: args, getenv: os.Getenv, stdout: &stdout, stderr: &stderr})
+	getenv := func(name string) string { return map[string]string{"AzureWebJobsStorage": account}[name] }
+	code := run(t.Context(), system{args: args, getenv: getenv, stdout: &stdout, stderr: &stderr})
 	if code != exitOK {
 		log, _ := os.ReadFile(filepath.Join(dir, "handler.log"))
 		t.Fatalf("exit code %d\n%s\n%s\nthe end of the log:\n%s", code, stdout.String(), stderr.String(), log[max(0, len(log)-4000):])
@@ -120,7 +124,8 @@ func namesNobody(t *testing.T, dir string, people int) {
 }
 
 func TestLocalRun(t *testing.T) {
-	r := play(t, "--signups", "90", "--over", "3m", "--rate", "20")
+	t.Parallel()
+	r := play(t, "", "--signups", "90", "--over", "3m", "--rate", "20")
 	if r.Signups != 90 || r.Detected != 90 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 || r.Associated+r.Skipped != 90 {
 		t.Errorf("got %+v", r)
 	}
@@ -136,7 +141,8 @@ func TestLocalRun(t *testing.T) {
 }
 
 func TestLocalRunWithFaults(t *testing.T) {
-	r := play(t, "--signups", "60", "--over", "3m", "--rate", "20", "--faults")
+	t.Parallel()
+	r := play(t, "", "--signups", "60", "--over", "3m", "--rate", "20", "--faults")
 	if r.Died == 0 {
 		t.Error("no invocation died: the program was not killed at work")
 	}
@@ -170,8 +176,8 @@ func TestLocalRunSaysWhatIsMissing(t *testing.T) {
 }
 
 func TestLocalRunOnTableStorage(t *testing.T) {
-	t.Setenv("AzureWebJobsStorage", ledgertest.StartAzurite(t))
-	r := play(t, "--signups", "40", "--over", "2m", "--rate", "20", "--ledger", "tables")
+	t.Parallel()
+	r := play(t, ledgertest.StartAzurite(t), "--signups", "40", "--over", "2m", "--rate", "20", "--ledger", "tables")
 	if r.Detected != 40 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 {
 		t.Errorf("got %+v", r)
 	}
