@@ -50,8 +50,9 @@ var places = []place{
 	{name: "crm", held: func(l *local) holdings {
 		h := holdings{}
 		for _, r := range l.Salesforce.Records() {
-			user, _ := r.Fields["Entra_Object_Id__c"].(string)
-			h.add(user, r.ID)
+			if user, _ := r.Fields["Entra_Object_Id__c"].(string); !r.Deleted {
+				h.add(user, r.ID)
+			}
 		}
 		return h
 	}},
@@ -94,7 +95,9 @@ var places = []place{
 	{name: "starter", held: func(l *local) holdings {
 		h := holdings{}
 		for _, a := range l.Tenant.Assignments() {
-			h.add(string(a.User), a.ID)
+			if a.State == "delivered" {
+				h.add(string(a.User), a.ID)
+			}
 		}
 		return h
 	}},

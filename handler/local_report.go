@@ -180,11 +180,26 @@ func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[stri
 	if billing, _ := row.Association("billing"); own && !slices.Equal(held[stripeColumn][u.ID], []string{billing.Account}) {
 		r.problem("user %s has stripe_id %q in the customers table; the ledger says %q", u.ID, held[stripeColumn][u.ID], billing.Account)
 	}
+	r.compareRecord(u, row, own)
+}
+
+// compareRecord looks at the user's own record: the names that the profile section makes, and the link-backs, which
+// nobody else has.
+func (r *localReport) compareRecord(u sim.DirectoryUser, row signup.Row, own bool) {
 	for attribute, name := range linkBacks {
-		value, _ := attributeOf(u, attribute).(string)
-		if a, _ := row.Association(name); own && value != a.Account {
-			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, value, a.Account)
+		want, value := "", attributeOf(u, attribute)
+		if a, _ := row.Association(name); own {
+			want = a.Account
 		}
+		if text, _ := value.(string); text != want {
+			r.problem("user %s has %s %q on the record; the ledger says %q", u.ID, attribute, text, want)
+		}
+	}
+	text := func(property string) string { s, _ := u.Properties[property].(string); return s }
+	name := strings.TrimSpace(text("givenName") + " " + text("surname"))
+	local, _, _ := strings.Cut(text("userPrincipalName"), "@")
+	if own && (name != "" && text("displayName") != name || !strings.HasSuffix(local, string(u.ID[:8]))) {
+		r.problem("user %s has other names on the record than the profile makes", u.ID)
 	}
 }
 

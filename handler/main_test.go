@@ -187,6 +187,7 @@ func TestLocalRunOnTableStorage(t *testing.T) {
 func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 	id := signup.UserID("75b523ca-d064-4ddf-80af-87738f504026")
 	user := sim.DirectoryUser{ID: id, How: sim.Email, Properties: map[string]any{"mail": "ana@example.com", "extension_6ea3_marketingOptIn": true,
+		"givenName": "Ana", "displayName": "Ana", "userPrincipalName": "ana.75b523ca@contoso.onmicrosoft.com",
 		"onPremisesExtensionAttributes": map[string]any{"extensionAttribute1": "newsletter_1"}}}
 	for attribute, name := range linkBacks {
 		if !strings.HasPrefix(attribute, "extensionAttribute") {
@@ -247,7 +248,20 @@ func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 		},
 			localReport{Problems: make([]string, 1)}},
 		"a guest has accounts": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.How = sim.Guest },
-			localReport{Problems: make([]string, len(places)+1)}},
+			localReport{Problems: make([]string, len(places)+1+len(linkBacks))}},
+		"the display name was not written": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			u.Properties["displayName"] = "unknown"
+		},
+			localReport{Problems: make([]string, 1)}},
+		"there was no name to write": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			u.Properties["givenName"], u.Properties["displayName"], u.Properties["userPrincipalName"] = nil, "unknown", "75b523ca@contoso.onmicrosoft.com"
+		}, localReport{}},
+		"the user principal name was not written": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			u.Properties["userPrincipalName"] = string(id) + "@contoso.onmicrosoft.com"
+		}, localReport{Problems: make([]string, 1)}},
+		"a link back is another one's": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			u.Properties["extension_6ea3_welcomeId"] = "welcome_2"
+		}, localReport{Problems: make([]string, 1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, r, h := user, row(), held()
