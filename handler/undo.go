@@ -77,7 +77,7 @@ func (c undoCommand) undo(ctx context.Context, s system, engine *pipeline.Engine
 	show.done()
 	if c.JSON {
 		err = errors.Join(json.NewEncoder(s.stdout).Encode(r), err)
-	} else {
+	} else if err == nil || len(r.counts) > 0 { // otherwise it did not come to know of anybody
 		fmt.Fprintln(s.stdout, r)
 	}
 	switch n := r.counts[pipeline.UndoFailed]; {
@@ -114,6 +114,8 @@ func (r undoReport) String() string {
 		return "There is nobody whose profile was written."
 	case !r.Acted:
 		return strings.Join(parts, ", ") + ". Nothing was changed: add --yes to do it."
+	case r.counts[pipeline.UndoDone] == 0:
+		return strings.Join(parts, ", ") + "."
 	}
-	return strings.Join(parts, ", ") + ". Later runs leave the profiles of these users alone."
+	return strings.Join(parts, ", ") + ". Later runs leave alone what was undone."
 }

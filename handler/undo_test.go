@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -147,6 +148,35 @@ func settle(t *testing.T, getenv func(string) string, clock signup.ScaledClock, 
 		}
 	}
 	return renamed
+}
+
+// An undo that could not begin, or that failed, says nothing that is not so.
+func TestUndoThatFailsClaimsNothing(t *testing.T) {
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer world.server.Close()
+	settings := world.settings()
+	settings["LEDGER"], settings["SIGNUP_SYNC_CONFIG"] = "memory", "../signup-sync.yaml"
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		args []string
+		want string
+	}{
+		"stopped":    {stopped, nil, ""},
+		"a stranger": {t.Context(), []string{"--user", "75b523ca-d064-4ddf-80af-87738f504026"}, "failed 1."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := run(c.ctx, system{args: append([]string{"undo", "--yes"}, c.args...), getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: &stderr})
+			if said := stdout.String(); code != exitFailed || !strings.Contains(said, c.want) || strings.Contains(said, "nobody") || strings.Contains(said, "Later runs") {
+				t.Errorf("got exit code %d and\n%s%s", code, said, stderr.String())
+			}
+		})
+	}
 }
 
 func TestUndoIsRefused(t *testing.T) {
