@@ -279,7 +279,7 @@ func TestMailchimpOutcomes(t *testing.T) {
 		{429, "", signup.Error{Class: signup.Throttled, Code: "throttled"}},
 		{429, document("429", "Too Many Requests", ""), signup.Error{Class: signup.Throttled, Code: "throttled", Detail: "mailchimp: Too Many Requests"}},
 		{500, document("500", "Internal Server Error", ""), signup.Error{Class: signup.Transient, Code: "unavailable", Detail: "mailchimp: Internal Server Error"}},
-		{302, "{}", signup.Error{Class: signup.Permanent, Code: "redirected"}},
+		{302, "{}", signup.Error{Class: signup.Systemic, Code: "redirected"}},
 		{200, "", signup.Error{Class: signup.Transient, Code: "not-understood"}},
 		{200, "{}", signup.Error{Class: signup.Transient, Code: "not-understood"}},
 		{200, "null", signup.Error{Class: signup.Transient, Code: "not-understood"}},

@@ -207,7 +207,7 @@ func TestBrokerOutcomes(t *testing.T) {
 		code   string
 		detail string
 	}{
-		{"eventGrid", plain(302), signup.Permanent, "redirected", ""},
+		{"eventGrid", plain(302), signup.Systemic, "redirected", ""},
 		{"eventGrid", plain(400), signup.Permanent, "rejected", "the topic refuses the event; is CloudEvents 1.0 its input schema?"},
 		{"eventGrid", plain(401), signup.Systemic, "unauthorized", ""},
 		{"eventGrid", plain(403), signup.Systemic, "forbidden", ""},
@@ -217,7 +217,7 @@ func TestBrokerOutcomes(t *testing.T) {
 		{"eventGrid", plain(503), signup.Transient, "unavailable", ""},
 		{"eventGrid", says(202, "{}"), signup.Transient, "not-understood", "the answer is not Event Grid's"},
 		{"eventGrid", says(200, "<html>sign in</html>"), signup.Transient, "not-understood", "the answer is not Event Grid's"},
-		{"serviceBus", plain(302), signup.Permanent, "redirected", ""},
+		{"serviceBus", plain(302), signup.Systemic, "redirected", ""},
 		{"serviceBus", plain(400), signup.Systemic, "rejected", "the entity takes no such messages; settings.session must be true if, and only if, it requires sessions"},
 		{"serviceBus", plain(401), signup.Systemic, "unauthorized", ""},
 		{"serviceBus", plain(403), signup.Systemic, "forbidden", "the entity is full, or the namespace's network rules keep the app out"},
@@ -227,7 +227,7 @@ func TestBrokerOutcomes(t *testing.T) {
 		{"serviceBus", plain(429), signup.Throttled, "throttled", ""},
 		{"serviceBus", plain(500), signup.Transient, "unavailable", ""},
 		{"serviceBus", says(200, "{}"), signup.Transient, "not-understood", "the answer is not Service Bus's"},
-		{"storageQueue", plain(301), signup.Permanent, "redirected", ""},
+		{"storageQueue", plain(301), signup.Systemic, "redirected", ""},
 		{"storageQueue", coded(400, "InvalidHeaderValue"), signup.Systemic, "rejected", "storage: InvalidHeaderValue"},
 		{"storageQueue", coded(400, "MessageTooLarge"), signup.Permanent, "rejected", "storage: MessageTooLarge"},
 		{"storageQueue", coded(400, "ada@example.com"), signup.Systemic, "rejected", ""},

@@ -54,7 +54,7 @@ func TestStatusBecomesClass(t *testing.T) {
 		class  signup.Class
 		code   string
 	}{
-		{301, signup.Permanent, "redirected"}, {307, signup.Permanent, "redirected"}, {308, signup.Permanent, "redirected"},
+		{301, signup.Systemic, "redirected"}, {307, signup.Systemic, "redirected"}, {308, signup.Systemic, "redirected"},
 		{400, signup.Permanent, "rejected"}, {401, signup.Systemic, "unauthorized"}, {403, signup.Systemic, "forbidden"},
 		{404, signup.Permanent, "rejected"}, {408, signup.Transient, "timeout"}, {409, signup.Transient, "conflict"},
 		{410, signup.Systemic, "gone"}, {429, signup.Throttled, "throttled"}, {500, signup.Transient, "unavailable"},

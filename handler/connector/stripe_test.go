@@ -173,7 +173,7 @@ func TestStripeOutcomes(t *testing.T) {
 		{429, http.Header{"Stripe-Rate-Limited-Reason": {"ada@example.com"}}, "", signup.Error{Class: signup.Throttled, Code: "throttled"}},
 		{500, nil, refused("api_error", ""), signup.Error{Class: signup.Transient, Code: "unavailable", Detail: "stripe: api_error"}},
 		{503, nil, "upstream connect error", signup.Error{Class: signup.Transient, Code: "unavailable"}},
-		{302, http.Header{"Location": {"/login"}}, "{}", signup.Error{Class: signup.Permanent, Code: "redirected"}},
+		{302, http.Header{"Location": {"/login"}}, "{}", signup.Error{Class: signup.Systemic, Code: "redirected"}},
 		{200, nil, "{}", signup.Error{Class: signup.Transient, Code: "not-understood"}},
 		{200, nil, "", signup.Error{Class: signup.Transient, Code: "not-understood"}},
 		{200, nil, "<html>ada@example.com", signup.Error{Class: signup.Transient, Code: "not-understood"}},

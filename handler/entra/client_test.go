@@ -49,7 +49,7 @@ func TestAnswers(t *testing.T) {
 		{"an error without a body", []http.HandlerFunc{answer(404, ``)},
 			graphOutcome{signup.Permanent, "rejected", 404, 0, 1, 0}},
 		{"a redirect is not followed", []http.HandlerFunc{answer(302, ``, "Location", "/elsewhere")},
-			graphOutcome{signup.Permanent, "redirected", 302, 0, 1, 0}},
+			graphOutcome{signup.Systemic, "redirected", 302, 0, 1, 0}},
 		{"empty 200", []http.HandlerFunc{answer(200, ``)},
 			graphOutcome{signup.Transient, "bad-answer", 200, 0, 1, 0}},
 		{"200 that is HTML", []http.HandlerFunc{answer(200, html)},

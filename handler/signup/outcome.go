@@ -32,7 +32,7 @@ type Error struct {
 	Class      Class
 	Code       string        // a word for machines: "throttled", "rejected", "unauthorized", "forbidden", "no-email", …
 	Detail     string        // for the person who looks
-	Status     int           // the HTTP status, 0 if there was none
+	Status     int           // the HTTP status; 0 if there was none, and for a 403 or 404 that is surely not about the one user
 	RetryAfter time.Duration // how long the service asked to wait; 0 if it did not say
 	Err        error         // the cause, for errors.Is; its text is not printed
 }
@@ -77,8 +77,8 @@ func StatusClass(status int) (class Class, code string, ok bool) {
 		return Transient, "conflict", true
 	case status == 429:
 		return Throttled, "throttled", true
-	case status >= 300 && status < 400:
-		return Permanent, "redirected", true
+	case status >= 300 && status < 400: // the address is wrong, for everybody
+		return Systemic, "redirected", true
 	case status >= 400 && status < 500:
 		return Permanent, "rejected", true
 	}

@@ -54,7 +54,7 @@ func TestParseUserID(t *testing.T) {
 }
 
 func TestStatusClass(t *testing.T) {
-	for status, want := range map[int]signup.Class{301: signup.Permanent, 400: signup.Permanent, 401: signup.Systemic, 403: signup.Systemic,
+	for status, want := range map[int]signup.Class{301: signup.Systemic, 400: signup.Permanent, 401: signup.Systemic, 403: signup.Systemic,
 		404: signup.Permanent, 408: signup.Transient, 409: signup.Transient, 410: signup.Permanent, 429: signup.Throttled, 500: signup.Transient, 503: signup.Transient, 507: signup.Transient} {
 		if got, _, ok := signup.StatusClass(status); !ok || got != want {
 			t.Errorf("%d: got %v, %v; want %v", status, got, ok, want)
