@@ -55,8 +55,9 @@ func TestStatusBecomesClass(t *testing.T) {
 		code   string
 	}{
 		{301, signup.Systemic, "redirected"}, {307, signup.Systemic, "redirected"}, {308, signup.Systemic, "redirected"},
-		{400, signup.Permanent, "rejected"}, {401, signup.Systemic, "unauthorized"}, {403, signup.Systemic, "forbidden"},
-		{404, signup.Permanent, "rejected"}, {408, signup.Transient, "timeout"}, {409, signup.Transient, "conflict"},
+		{400, signup.Transient, "rejected"}, {401, signup.Systemic, "unauthorized"}, {403, signup.Systemic, "forbidden"},
+		{404, signup.Systemic, "not-found"}, {405, signup.Systemic, "rejected"}, {413, signup.Permanent, "rejected"},
+		{415, signup.Systemic, "rejected"}, {422, signup.Permanent, "rejected"}, {408, signup.Transient, "timeout"}, {409, signup.Transient, "conflict"},
 		{410, signup.Systemic, "gone"}, {429, signup.Throttled, "throttled"}, {500, signup.Transient, "unavailable"},
 		{502, signup.Transient, "unavailable"}, {503, signup.Transient, "unavailable"}, {504, signup.Transient, "unavailable"},
 	}

@@ -25,8 +25,9 @@ type webhookSettings struct {
 
 func webhookKind() Kind {
 	return Kind{
-		Name:     "webhook",
-		Doc:      "A signed event to a URL: a CloudEvent with a Standard Webhooks signature; the receiver de-duplicates by webhook-id.",
+		Name: "webhook",
+		Doc: "A signed event to a URL: a CloudEvent with a Standard Webhooks signature; the receiver de-duplicates by webhook-id. " +
+			"It answers 2xx for what it has, 401 for a signature that does not match, 422 for an event that it never wants, and 410 to get no more. Anything else is tried again.",
 		Settings: webhookSettings{}, Rate: 10, Burst: 10, Concurrency: 4,
 		Connect: Connector(openWebhook),
 	}
@@ -75,10 +76,19 @@ func openWebhook(s webhookSettings, env Env) (signup.Connector, []error) {
 	return c, errs
 }
 
-// judgeWebhook knows the one status with a meaning of its own: 410 asks to stop sending.
+// judgeWebhook knows what the statuses mean by Standard Webhooks, where a receiver fails by any but 2xx and is tried
+// again, and 410 asks to stop sending. A 400 may be a record or, as in the standard's own examples, a signature that does
+// not match; only 413 and 422 speak of the event for sure, and the others of the address.
 func judgeWebhook(a answer, e *signup.Error) {
-	if a.status == http.StatusGone {
+	switch {
+	case a.status == http.StatusGone:
 		e.Class, e.Code, e.Detail = signup.Systemic, "gone", "the receiver asks for no more events"
+	case a.status == http.StatusBadRequest:
+		e.Class, e.Detail = signup.Transient, "the receiver refuses the event, or its signature"
+	case a.status == http.StatusNotFound:
+		e.Class, e.Code, e.Detail = signup.Systemic, "not-found", "there is no receiver at this URL"
+	case e.Class == signup.Permanent && a.status != http.StatusRequestEntityTooLarge && a.status != http.StatusUnprocessableEntity:
+		e.Class = signup.Systemic
 	}
 }
 
