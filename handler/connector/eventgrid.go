@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,14 +57,18 @@ func openEventGrid(s eventGridSettings, env Env) (signup.Connector, []error) {
 	}, errs
 }
 
+// judgeEventGrid knows what the statuses mean there. What is sent has the same shape for everybody, so that a refusal is
+// about the topic, except for one of the size.
 func judgeEventGrid(a answer, e *signup.Error) {
-	switch a.status {
-	case http.StatusBadRequest:
-		e.Detail = "the topic refuses the event; is CloudEvents 1.0 its input schema?"
-	case http.StatusNotFound, http.StatusGone:
+	switch {
+	case a.status == http.StatusForbidden:
+		e.Status, e.Detail = 0, "the identity may not send to the topic, or the topic's network rules keep the app out"
+	case a.status == http.StatusNotFound, a.status == http.StatusGone:
 		e.Class, e.Code, e.Detail = signup.Systemic, "not-found", "there is no such topic"
-	case http.StatusRequestEntityTooLarge:
+	case a.status == http.StatusRequestEntityTooLarge:
 		e.Detail = "the topic finds the event too large"
+	case e.Class == signup.Permanent:
+		e.Class, e.Detail = signup.Systemic, "the topic refuses every event; is CloudEvents 1.0 its input schema?"
 	}
 }
 
@@ -95,7 +100,19 @@ func (c *eventGrid) AssociateAll(ctx context.Context, reqs []signup.Request) []s
 		batch, size = append(batch, gridEvent{body, &results[i]}), size+len(body)+1
 	}
 	flush()
+	if slices.ContainsFunc(results, func(r signup.Result) bool { return r.Err == nil }) {
+		blameEvents(results)
+	}
 	return results
+}
+
+// blameEvents is for a topic that has taken others of the same read: who was refused alone beside them is to blame.
+func blameEvents(results []signup.Result) {
+	for _, r := range results {
+		if e, ok := errors.AsType[*signup.Error](r.Err); ok && e.Status == http.StatusBadRequest {
+			e.Class, e.Detail = signup.Permanent, "the topic refuses the event, and takes others"
+		}
+	}
 }
 
 // gridEvent is an event, and where its outcome goes. The account stands there already.
@@ -131,7 +148,7 @@ func (c *eventGrid) settle(ctx context.Context, batch []gridEvent) {
 // errGridAnswer is the outcome of a 2xx answer that is not the one that Event Grid gives.
 var errGridAnswer = &signup.Error{Class: signup.Transient, Code: "not-understood", Detail: "the answer is not Event Grid's"}
 
-// send posts an array. The answer to one that is taken is 200 and empty, or an empty object.
+// send posts an array. The answer to one that is taken is 200 and empty, or an object without an error.
 func (c *eventGrid) send(ctx context.Context, events [][]byte) error {
 	token, err := c.identity.bearer(ctx)
 	if err != nil {
@@ -143,7 +160,8 @@ func (c *eventGrid) send(ctx context.Context, events [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if text := bytes.TrimSpace(a.body); a.status != http.StatusOK || len(text) > 0 && !json.Valid(text) {
+	var text struct{ Error any }
+	if a.status != http.StatusOK || len(bytes.TrimSpace(a.body)) > 0 && (json.Unmarshal(a.body, &text) != nil || text.Error != nil) {
 		return errGridAnswer
 	}
 	return nil

@@ -136,15 +136,32 @@ func TestEventGridOneEventDoesNotHoldTheOthers(t *testing.T) {
 			}
 			return 0
 		})
-		got := outcomes(t, reqs, c.AssociateAll(t.Context(), reqs))
+		results := c.AssociateAll(t.Context(), reqs)
+		got := outcomes(t, reqs, results)
 		want := strings.Fields("ok ok ok rejected ok ok ok ok ok ok ok ok ok ok rejected")
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Errorf("%d (-got +want):\n%s", status, diff)
+		}
+		for _, i := range []int{3, 14} {
+			if signup.ClassOf(results[i].Err) != signup.Permanent {
+				t.Errorf("%d: user %d: %v is %s; the others were taken", status, i, results[i].Err, signup.ClassOf(results[i].Err))
+			}
 		}
 		for i, req := range reqs {
 			if n := seen[string(req.User)]; n != 1 && want[i] == "ok" || n != 0 && want[i] != "ok" {
 				t.Errorf("%d: user %d was taken %d times", status, i, n)
 			}
+		}
+	}
+}
+
+// A topic is made with its input schema and keeps it: nobody's event would ever be taken, and nobody is to blame.
+func TestEventGridAWrongInputSchemaIsNobodysEnd(t *testing.T) {
+	c := topic(t, sim.NewEventGrid(sim.EventGridOptions{Clock: sim.NewClock(start), OldSchema: true}))
+	reqs := readers(15, func(int) int { return 1 })
+	for _, r := range append(c.AssociateAll(t.Context(), reqs), c.AssociateAll(t.Context(), reqs[:1])...) {
+		if e, ok := errors.AsType[*signup.Error](r.Err); !ok || e.Class != signup.Systemic || e.Code != "rejected" {
+			t.Errorf("got %v, want a systemic outcome", r.Err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -81,18 +82,19 @@ func tokenError(ctx context.Context, err error) error {
 }
 
 // tokenRefused judges the answer of a token endpoint; nil if there was none. While an identity is being changed its
-// endpoint may say for minutes that there is none (404, 410).
+// endpoint may say for minutes that there is none (404, 410). The outcome does not have the status, which is not the
+// destination's: a 403 or 404 of that would be about the user.
 func tokenRefused(resp *http.Response) error {
 	e := noToken(signup.Transient, "the app's Azure identity gives no token")
 	if resp == nil {
 		return e
 	}
-	e.Status = resp.StatusCode
-	class, _, refused := signup.StatusClass(e.Status)
-	absent := e.Status == http.StatusNotFound || e.Status == http.StatusGone
+	class, _, refused := signup.StatusClass(resp.StatusCode)
+	absent := resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone
 	if refused && !absent && (class == signup.Permanent || class == signup.Systemic) {
 		e.Class = signup.Systemic
 		e.Detail = "the app's Azure identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the Function App"
 	}
+	e.Detail += " (HTTP " + strconv.Itoa(resp.StatusCode) + ")"
 	return e
 }

@@ -208,21 +208,25 @@ func TestBrokerOutcomes(t *testing.T) {
 		detail string
 	}{
 		{"eventGrid", plain(302), signup.Systemic, "redirected", ""},
-		{"eventGrid", plain(400), signup.Permanent, "rejected", "the topic refuses the event; is CloudEvents 1.0 its input schema?"},
+		{"eventGrid", plain(400), signup.Systemic, "rejected", "the topic refuses every event; is CloudEvents 1.0 its input schema?"},
 		{"eventGrid", plain(401), signup.Systemic, "unauthorized", ""},
-		{"eventGrid", plain(403), signup.Systemic, "forbidden", ""},
+		{"eventGrid", plain(403), signup.Systemic, "forbidden", "the identity may not send to the topic, or the topic's network rules keep the app out"},
 		{"eventGrid", plain(404), signup.Systemic, "not-found", "there is no such topic"},
 		{"eventGrid", plain(413), signup.Permanent, "rejected", "the topic finds the event too large"},
+		{"eventGrid", plain(415), signup.Systemic, "rejected", "the topic refuses every event; is CloudEvents 1.0 its input schema?"},
 		{"eventGrid", plain(429), signup.Throttled, "throttled", ""},
 		{"eventGrid", plain(503), signup.Transient, "unavailable", ""},
 		{"eventGrid", says(202, "{}"), signup.Transient, "not-understood", "the answer is not Event Grid's"},
 		{"eventGrid", says(200, "<html>sign in</html>"), signup.Transient, "not-understood", "the answer is not Event Grid's"},
+		{"eventGrid", says(200, `{"error":{"code":"BadRequest"}}`), signup.Transient, "not-understood", "the answer is not Event Grid's"},
+		{"eventGrid", says(200, `"sign in"`), signup.Transient, "not-understood", "the answer is not Event Grid's"},
 		{"serviceBus", plain(302), signup.Systemic, "redirected", ""},
 		{"serviceBus", plain(400), signup.Systemic, "rejected", "the entity takes no such messages; settings.session must be true if, and only if, it requires sessions"},
 		{"serviceBus", plain(401), signup.Systemic, "unauthorized", ""},
 		{"serviceBus", plain(403), signup.Systemic, "forbidden", "the entity is full, or the namespace's network rules keep the app out"},
 		{"serviceBus", plain(404), signup.Systemic, "not-found", "there is no such queue or topic in the namespace"},
 		{"serviceBus", plain(410), signup.Systemic, "not-found", "there is no such queue or topic in the namespace"},
+		{"serviceBus", plain(405), signup.Systemic, "rejected", ""},
 		{"serviceBus", plain(413), signup.Permanent, "rejected", ""},
 		{"serviceBus", plain(429), signup.Throttled, "throttled", ""},
 		{"serviceBus", plain(500), signup.Transient, "unavailable", ""},
@@ -251,6 +255,9 @@ func TestBrokerOutcomes(t *testing.T) {
 		calls := 0
 		all, _ := brokers(t, func(w http.ResponseWriter, r *http.Request) { calls++; tt.answer(w, r) })
 		e := call(t, all[tt.kind], ada)
+		if e.Status == 403 {
+			t.Errorf("%s: %v has a status that the engine takes for one user's trouble", tt.kind, e)
+		}
 		if e.Class != tt.class || e.Code != tt.code || e.Detail != tt.detail || calls != 1 {
 			t.Errorf("%s: got %s, %q, %q after %d calls; want %s, %q, %q after one", tt.kind, e.Class, e.Code, e.Detail, calls, tt.class, tt.code, tt.detail)
 		}

@@ -115,7 +115,7 @@ func judgeSalesforce(externalID string) func(a answer, e *signup.Error) {
 		}
 		switch {
 		case a.status == http.StatusMultipleChoices:
-			e.Code, e.Detail = "ambiguous", "more than one record has this external id"
+			e.Class, e.Code, e.Detail = signup.Permanent, "ambiguous", "more than one record has this external id"
 		case a.status == http.StatusNotFound:
 			e.Class, e.Code, e.Detail = signup.Systemic, "not-found", "settings.url is not an org's"
 		case a.status < 400:

@@ -68,13 +68,15 @@ func openServiceBus(s serviceBusSettings, env Env) (signup.Connector, []error) {
 // judgeServiceBus knows what the statuses mean there. What is sent has the same shape for everybody, so that a refusal is
 // about the entity, except for one of the size.
 func judgeServiceBus(a answer, e *signup.Error) {
-	switch a.status {
-	case http.StatusBadRequest:
+	switch {
+	case a.status == http.StatusBadRequest:
 		e.Class, e.Detail = signup.Systemic, "the entity takes no such messages; settings.session must be true if, and only if, it requires sessions"
-	case http.StatusForbidden:
-		e.Detail = "the entity is full, or the namespace's network rules keep the app out"
-	case http.StatusNotFound, http.StatusGone:
+	case a.status == http.StatusForbidden:
+		e.Status, e.Detail = 0, "the entity is full, or the namespace's network rules keep the app out"
+	case a.status == http.StatusNotFound, a.status == http.StatusGone:
 		e.Class, e.Code, e.Detail = signup.Systemic, "not-found", "there is no such queue or topic in the namespace"
+	case e.Class == signup.Permanent && a.status != http.StatusRequestEntityTooLarge:
+		e.Class = signup.Systemic
 	}
 }
 

@@ -149,6 +149,9 @@ func judgeQueue(a answer, e *signup.Error) {
 	if storageWord.MatchString(word) {
 		e.Detail = "storage: " + word
 	}
+	if a.status == http.StatusForbidden {
+		e.Status = 0
+	}
 	switch {
 	case word == "ServerBusy":
 		e.Class, e.Code = signup.Throttled, "throttled"

@@ -5,11 +5,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
+	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/connector"
 	"signup-sync/handler/ledger/ledgertest"
@@ -81,4 +83,23 @@ func dequeue(t *testing.T, q *azqueue.QueueClient) *azqueue.DequeuedMessage {
 		t.Fatalf("%d messages, %v", len(got.Messages), err)
 	}
 	return got.Messages[0]
+}
+
+func TestASharedAccessSignatureGoesWithTheCallsAndNowhereElse(t *testing.T) {
+	var calls []string
+	root, client := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls = append(calls, r.Method+" "+r.URL.Path+" "+r.URL.Query().Get("sig")+r.Header.Get("Authorization"))
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	c := open(t, "storageQueue", map[string]any{"queue": "newcomers", "connection": "QueueEndpoint=" + root + ";SharedAccessSignature=sv=2022-11-02&sig=s3cr3t%3D"},
+		connector.Env{HTTP: client, Clock: sim.NewClock(start)})
+	_, err := c.Associate(t.Context(), ada)
+	for _, err := range []error{err, c.Check(t.Context())} {
+		if err == nil || err.Error() != "forbidden" {
+			t.Errorf("got %v, want forbidden", err)
+		}
+	}
+	if diff := cmp.Diff(calls, []string{"POST /newcomers/messages s3cr3t=", "GET /newcomers s3cr3t="}); diff != "" {
+		t.Errorf("calls (-got +want):\n%s", diff)
+	}
 }
