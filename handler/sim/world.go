@@ -14,7 +14,7 @@ import (
 //	/services/…                       Salesforce
 //	/webhook/…                        the webhook receiver, at its own root
 //	/devstoreaccount1/…               the queues of a storage account, as an emulator has them
-//	/{entity}/messages                Service Bus
+//	/{entity}, /{entity}/messages     Service Bus
 //	/api/events                       an Event Grid topic
 //	/msi/token                        the managed identity's endpoint
 //	/{tenant}/oauth2/v2.0/token, …    the token endpoint
@@ -57,7 +57,7 @@ func (w *World) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		h = present(w.Identity)
 	case first == "api":
 		h = present(w.EventGrid)
-	case rest == "messages":
+	case rest == "messages", rest == "" && first != "":
 		h = present(w.ServiceBus)
 	case strings.HasPrefix(rest, "oauth2/") || strings.HasPrefix(rest, "v2.0/"):
 		h = present(w.Entra)

@@ -21,6 +21,7 @@ func TestWorldRoutes(t *testing.T) {
 	r.world.Vault = sim.NewKeyVault(sim.KeyVaultOptions{Clock: r.clock, Tenant: r.tenant.ID()})
 	r.world.Stripe = sim.NewStripe(sim.StripeOptions{Clock: r.clock})
 	r.world.Webhook = sim.NewWebhook(sim.WebhookOptions{Clock: r.clock})
+	r.world.ServiceBus = sim.NewServiceBus(sim.ServiceBusOptions{Clock: r.clock})
 	for path, want := range map[string]int{
 		"/v1.0/users":              401,
 		"/beta/auditLogs/signUps":  401,
@@ -29,15 +30,17 @@ func TestWorldRoutes(t *testing.T) {
 		"/webhook":                 405,
 		"/webhook/":                405,
 		"/x/v2.0/.well-known/openid-configuration": 400,
-		"/":        404,
-		"/nothing": 404,
+		"/newcomers":          401, // a queue's description
+		"/newcomers/messages": 401,
+		"/":                   404,
+		"/newcomers/nothing":  404,
 	} {
 		if a := r.get(path); a.status != want {
 			t.Errorf("%s: got %d %s, want %d", path, a.status, a.raw, want)
 		}
 	}
 	*r.world = sim.World{}
-	for _, path := range []string{"/v1.0/users", "/secrets/x", "/v1/customers", "/webhook", "/x/v2.0/.well-known/openid-configuration"} {
+	for _, path := range []string{"/v1.0/users", "/secrets/x", "/v1/customers", "/webhook", "/x/v2.0/.well-known/openid-configuration", "/newcomers", "/newcomers/messages"} {
 		if a := r.get(path); a.status != 404 {
 			t.Errorf("%s of an empty world: got %d", path, a.status)
 		}
