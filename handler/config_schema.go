@@ -54,7 +54,7 @@ func kindSchema(k connector.Kind) map[string]any {
 		then["record"] = map[string]any{"type": "object", "additionalProperties": false, "properties": fields}
 	}
 	return map[string]any{
-		"if":   map[string]any{"properties": map[string]any{"connector": map[string]any{"const": k.Name}}},
+		"if":   map[string]any{"required": []string{"connector"}, "properties": map[string]any{"connector": map[string]any{"const": k.Name}}},
 		"then": map[string]any{"properties": then},
 	}
 }

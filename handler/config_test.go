@@ -289,9 +289,10 @@ sync: { overlapp: 1h, detectors: [graph] }
 destinations:
   - { name: a, connector: stripe, settings: { apikey: x }, record: { mail: user.email } }
   - { name: b, connector: strype }
+  - { name: c, settings: { url: "https://example.com" } }
 `
-	if got := conforms("$", schema, decoded(t, wrong)); len(got) != 5 {
-		t.Errorf("of five mistakes the schema found %q", got)
+	if got := conforms("$", schema, decoded(t, wrong)); len(got) != 7 {
+		t.Errorf("of seven mistakes the schema found %q", got)
 	}
 	if !bytes.Contains(configSchema(), []byte(`"description": "How far each read reaches back`)) {
 		t.Error("the schema does not describe sync.overlap")
@@ -335,6 +336,12 @@ func conforms(path string, schema map[string]any, value any) []string {
 		}
 	case map[string]any:
 		properties, _ := schema["properties"].(map[string]any)
+		required, _ := schema["required"].([]any)
+		for _, name := range required {
+			if _, ok := value[name.(string)]; !ok {
+				problems = append(problems, fmt.Sprintf("%s.%s is missing", path, name))
+			}
+		}
 		for name, v := range value {
 			if below, ok := properties[name].(map[string]any); ok {
 				problems = append(problems, conforms(path+"."+name, below, v)...)

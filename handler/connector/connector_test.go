@@ -57,7 +57,7 @@ func TestOpenReportsAllThatIsWrong(t *testing.T) {
 		{"far from any", "stripe", map[string]any{"apiKey": "sk_x", "password": secret}, []string{"settings.password: not known; there are adopt, apiKey, timeout, url"}},
 		{"publishable key", "stripe", map[string]any{"apiKey": "pk_live_" + secret}, []string{"settings.apiKey: is a publishable key; use a restricted (rk_…) or secret (sk_…) one"}},
 		{"key with a line end", "stripe", map[string]any{"apiKey": "sk_" + secret + "\n"}, []string{"settings.apiKey: has a blank or a character that no key has"}},
-		{"number for text", "stripe", map[string]any{"apiKey": 5}, []string{"settings.apiKey: wants text"}},
+		{"number for text", "stripe", map[string]any{"apiKey": 5}, []string{"settings.apiKey: wants text: put quotes around it"}},
 		{"number for a duration", "stripe", map[string]any{"apiKey": "sk_x", "timeout": 5}, []string{`settings.timeout: wants a duration above 0 such as "30s" or "10m"`}},
 		{"version in the root", "stripe", map[string]any{"apiKey": "sk_x", "url": "https://api.stripe.com/v1"}, []string{"settings.url: wants the root only, without a path or query"}},
 		{"password in the URL", "stripe", map[string]any{"apiKey": "sk_x", "url": "https://me:" + secret + "@api.stripe.com"}, []string{"settings.url: must not hold a user name or password"}},

@@ -76,11 +76,14 @@ func (f field) set(v any) error {
 	}
 	switch p := f.value.Addr().Interface().(type) {
 	case *string:
-		s, ok := v.(string)
-		if !ok {
+		switch v := v.(type) {
+		case string:
+			*p = v
+		case []any, map[string]any:
 			return errors.New("wants text")
+		default:
+			return errors.New("wants text: put quotes around it")
 		}
-		*p = s
 	case *bool:
 		b, ok := v.(bool)
 		if !ok {

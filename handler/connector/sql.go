@@ -15,7 +15,7 @@ import (
 )
 
 type sqlSettings struct {
-	Driver    string        `json:"driver" doc:"The database: mysql (MariaDB too), postgres, sqlite, or sqlserver (Azure SQL too)." required:"true"`
+	Driver    string        `json:"driver" doc:"The database; mysql is MariaDB too, sqlserver Azure SQL." required:"true" enum:"mysql,postgres,sqlite,sqlserver"`
 	DSN       string        `json:"dsn" doc:"The data source name of that driver. For mysql user:password@tcp(host:3306)/database; another machine is spoken to over TLS, and its certificate is checked unless tls= says otherwise; times are in UTC. For postgres a postgres:// URL or key=value pairs; another machine is spoken to over TLS only, and sslmode=verify-full has its certificate checked too. For sqlite a file's path or file: URI. For sqlserver a connection string or sqlserver:// URL, with server and database; another machine is spoken to over TLS, and its certificate is checked." required:"true" secret:"true"`
 	Table     string        `json:"table" doc:"The table, with its schema if need be: crm.customers. The login needs the rights INSERT, UPDATE and SELECT on this one table. postgres: names are as they are stored, mostly in lower case."`
 	Key       string        `json:"key" doc:"The column that holds the user's object id; it needs a unique index of its own."`

@@ -21,7 +21,7 @@ import (
 type stripeSettings struct {
 	network
 	APIKey string `json:"apiKey" doc:"A restricted key (rk_…) that may read and write customers, or a secret key (sk_…)." required:"true" secret:"true"`
-	Adopt  string `json:"adopt" doc:"Which customers that are already there count as the user's: those whose metadata says so (metadata), or also the only unlinked one with the user's verified e-mail address (email)." default:"metadata"`
+	Adopt  string `json:"adopt" doc:"Which customers that are already there count as the user's: those whose metadata says so (metadata), or also the only unlinked one with the user's verified e-mail address (email)." default:"metadata" enum:"metadata,email"`
 }
 
 func stripeKind() Kind {
