@@ -86,13 +86,12 @@ func mysqlConfig(s sqlSettings) (*mysql.Config, error) {
 	config.InterpolateParams = false
 	config.RejectReadOnly = true // so that a connection does not stay with a server that is the primary no more
 	config.Logger = &mysql.NopLogger{}
-	if config.Params == nil {
-		config.Params = map[string]string{}
+	said := config.Params
+	config.Params = map[string]string{"time_zone": "'+00:00'"}
+	for name, value := range said { // they are variables, whose names have no case
+		config.Params[strings.ToLower(name)] = value
 	}
 	config.Params["sql_mode"] = "'TRADITIONAL'" // strict, and neither ANSI_QUOTES nor NO_BACKSLASH_ESCAPES
-	if config.Params["time_zone"] == "" {
-		config.Params["time_zone"] = "'+00:00'"
-	}
 	return config, config.Apply(mysql.Charset("utf8mb4", ""))
 }
 
@@ -237,7 +236,7 @@ func describeMySQL(ctx context.Context, db *sql.DB, table string) (d description
 	}
 	for _, right := range []string{"insert", "update", "select"} {
 		if !strings.Contains(rights.String(), right) {
-			return d, &signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "the login lacks INSERT, UPDATE or SELECT on the table"}
+			return d, lacksRights()
 		}
 	}
 	d.unique, err = uniqueMySQL(ctx, db, table)

@@ -160,7 +160,7 @@ func describePostgres(ctx context.Context, db *sql.DB, table string) (d descript
 		return d, err
 	}
 	if d.found = true; !allowed {
-		return d, &signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "the login lacks INSERT, UPDATE or SELECT on the table"}
+		return d, lacksRights()
 	}
 	rows, err := db.QueryContext(ctx, `SELECT attname::text, (attnotnull OR typnotnull) AND NOT atthasdef AND attidentity = '' AND typdefault IS NULL, typcategory = 'N'
 		FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid

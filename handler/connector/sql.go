@@ -353,3 +353,8 @@ func refusedData(by string) *signup.Error {
 func wrongSchema(detail string) *signup.Error {
 	return &signup.Error{Class: signup.Permanent, Code: "schema", Detail: detail + ": the table, its columns or the statement do not fit; see check"}
 }
+
+// lacksRights is what a check says, before a row is refused.
+func lacksRights() *signup.Error {
+	return &signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "the login lacks INSERT, UPDATE or SELECT on the table"}
+}

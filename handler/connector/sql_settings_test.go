@@ -58,7 +58,7 @@ func TestAnotherMachineIsSpokenToOverTLS(t *testing.T) {
 }
 
 func TestMySQLIsToldHowToBehave(t *testing.T) {
-	c, err := connector.MySQLConfig("a:b@/crm?sql_mode=%27%27&interpolateParams=true&allowAllFiles=true&clientFoundRows=false&time_zone=%27SYSTEM%27")
+	c, err := connector.MySQLConfig("a:b@/crm?sql_mode=%27%27&interpolateParams=true&allowAllFiles=true&clientFoundRows=false&SQL_Mode=%27ANSI_QUOTES%27&Time_Zone=%27SYSTEM%27")
 	if err != nil {
 		t.Fatal(err)
 	}

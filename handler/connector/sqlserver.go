@@ -219,7 +219,11 @@ func judgeSQLServer(err error) *signup.Error {
 			return o
 		}
 	}
-	return &signup.Error{Class: signup.Transient, Code: "unavailable", Detail: fmt.Sprintf("SQL Server error %d", e.Number)}
+	detail := fmt.Sprintf("SQL Server error %d", e.Number)
+	if e.Class == 15 { // the severity of every error of syntax
+		return wrongSchema(detail)
+	}
+	return &signup.Error{Class: signup.Transient, Code: "unavailable", Detail: detail}
 }
 
 func sqlServerOutcome(number int32) *signup.Error {
@@ -235,19 +239,17 @@ func sqlServerOutcome(number int32) *signup.Error {
 	case 10928, 10929, 10936, 49918, 49919, 49920: // too many workers, sessions or requests
 		return &signup.Error{Class: signup.Throttled, Code: "throttled"}
 	case 547:
-		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a foreign key or check constraint"}
+		return refusedData("a foreign key or check constraint")
 	case 515:
-		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a column that must not be null"}
+		return refusedData("a column that must not be null")
 	case 8152, 2628:
-		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a column that is too short"}
+		return refusedData("a column that is too short")
 	case 3609: // it rolled back
-		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a trigger"}
-	case 245, 8114, 8115, 8169, 220, 232, 241, 242, 248, 295, 8023: // conversion, overflow
+		return refusedData("a trigger")
+	case 245, 8114, 8115, 8169, 220, 232, 241, 242, 248, 295, 8023, 8672: // conversion, overflow; a MERGE that meets a row twice
 		return &signup.Error{Class: signup.Permanent, Code: "data"}
-	case 207, 208, 206, 257, 264, 271, 273, 544, 2812, 4104, 8102, 13536, 13537: // no such column or table; of another type, named twice, not to be written
-		return &signup.Error{Class: signup.Permanent, Code: "schema", Detail: "the table or a column is not as the record needs it; see check"}
-	case 102, 156:
-		return &signup.Error{Class: signup.Permanent, Code: "rejected"}
+	case 207, 208, 206, 257, 264, 271, 273, 544, 2812, 4104, 8102, 13536, 13537, 102, 156: // no such column or table; of another type, named twice, not to be written; syntax
+		return wrongSchema(fmt.Sprintf("SQL Server error %d", number))
 	case 18456, 18452, 18470, 18486, 18487, 18488:
 		return &signup.Error{Class: signup.Systemic, Code: "unauthorized"}
 	case 229, 230, 916, 3906, 10330: // no permission, no user in the database, a read-only database
@@ -260,7 +262,7 @@ func sqlServerOutcome(number int32) *signup.Error {
 		return &signup.Error{Class: signup.Systemic, Code: "full"}
 	}
 	if number >= 50000 { // RAISERROR and THROW
-		return &signup.Error{Class: signup.Permanent, Code: "data", Detail: "refused by a trigger"}
+		return refusedData("a trigger")
 	}
 	return nil
 }
@@ -277,31 +279,41 @@ const tableSQLServer = `SELECT o.type, c.name,
 			WHERE k.object_id = i.object_id AND k.index_id = i.index_id AND k.key_ordinal > 0)
 		AND EXISTS (SELECT 1 FROM sys.index_columns AS k
 			WHERE k.object_id = i.object_id AND k.index_id = i.index_id AND k.key_ordinal = 1 AND k.column_id = c.column_id))
-		THEN 1 ELSE 0 END
+		THEN 1 ELSE 0 END,
+	CASE WHEN 0 IN (HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'INSERT'), HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'UPDATE', c.name, 'COLUMN'),
+		HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'SELECT', c.name, 'COLUMN')) THEN 0 ELSE 1 END
 FROM sys.objects AS o JOIN sys.columns AS c ON c.object_id = o.object_id
 WHERE o.object_id = OBJECT_ID(@p1) AND o.type IN ('U', 'V')
 ORDER BY c.column_id`
 
-// describeSQLServer reads the catalog views, of SQL Server 2016 or later. They show only what the login may use: a table without any permission is
-// not there. OBJECT_ID finds a name without a schema as the statements do.
+// describeSQLServer reads the catalog views, of SQL Server 2016 or later. They show only what the login may use: a table
+// without any permission is not there. OBJECT_ID finds a name without a schema as the statements do.
 func describeSQLServer(ctx context.Context, db *sql.DB, table string) (d description, err error) {
 	rows, err := db.QueryContext(ctx, tableSQLServer, "["+strings.ReplaceAll(table, ".", "].[")+"]")
 	if err != nil {
 		return d, err
 	}
 	defer rows.Close()
+	allowed := false
 	for rows.Next() {
 		var kind string
 		var c column
-		var unique bool
-		if err := rows.Scan(&kind, &c.name, &c.required, &c.number, &unique); err != nil {
+		var unique, writable bool
+		if err := rows.Scan(&kind, &c.name, &c.required, &c.number, &unique, &writable); err != nil {
 			return d, err
 		}
+		allowed = allowed || writable
 		d.found, d.view = true, strings.TrimSpace(kind) == "V"
 		d.columns = append(d.columns, c)
 		if unique {
 			d.unique = append(d.unique, strings.ToLower(c.name))
 		}
 	}
-	return d, rows.Err()
+	if err := rows.Err(); err != nil {
+		return d, err
+	}
+	if d.found && !allowed {
+		return d, lacksRights()
+	}
+	return d, nil
 }

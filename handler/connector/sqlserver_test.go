@@ -135,9 +135,8 @@ func TestSQLServerErrorsBecomeOutcomes(t *testing.T) {
 		{signup.Transient, "busy", []int32{1205, 1222, 3960}},
 		{signup.Transient, "unavailable", []int32{40613, 40197, 40143, 40540, 4221, 615, 233, 701, 8645, 12345}},
 		{signup.Throttled, "throttled", []int32{40501, 10928, 10929, 10936, 49918, 49919, 49920}},
-		{signup.Permanent, "data", []int32{2627, 2601, 547, 515, 8152, 2628, 3609, 245, 8114, 8115, 8169, 220, 232, 241, 242, 248, 295, 8023, 50000, 54321}},
-		{signup.Permanent, "schema", []int32{207, 208, 206, 257, 264, 271, 273, 544, 8102, 13536, 13537}},
-		{signup.Permanent, "rejected", []int32{102, 156}},
+		{signup.Permanent, "data", []int32{2627, 2601, 547, 515, 8152, 2628, 3609, 245, 8114, 8115, 8169, 220, 232, 241, 242, 248, 295, 8023, 8672, 50000, 54321}},
+		{signup.Permanent, "schema", []int32{207, 208, 206, 257, 264, 271, 273, 544, 8102, 13536, 13537, 102, 156}},
 		{signup.Systemic, "unauthorized", []int32{18456, 18452, 18470, 18486, 18487, 18488}},
 		{signup.Systemic, "forbidden", []int32{229, 230, 916, 3906, 40615, 40914, 47073}},
 		{signup.Systemic, "no-database", []int32{4060, 911, 40532}},
@@ -180,6 +179,10 @@ func TestSQLServerTheFirstErrorCounts(t *testing.T) {
 	if e := call(t, c, ada); e.Code != "busy" {
 		t.Errorf("an unknown one and a deadlock: got %s, %v", e.Class, e)
 	}
+	there.set(func() { there.refuse["before"], there.with = 1, []tdstest.Error{{Number: 10713, Severity: 15}} })
+	if e := call(t, c, ada); e.Class != signup.Permanent || e.Code != "schema" {
+		t.Errorf("any error of syntax: got %s, %v", e.Class, e)
+	}
 	there.set(func() { there.login = []tdstest.Error{{Number: 40613}, {Number: 18456}} })
 	if e := call(t, sqlServerOpen(t, there, nil), ada); e.Class != signup.Transient || e.Code != "unavailable" {
 		t.Errorf("a database that is resuming: got %s, %v", e.Class, e)
@@ -221,7 +224,7 @@ func TestSQLServerUniqueClash(t *testing.T) {
 }
 
 func TestSQLServerCheck(t *testing.T) {
-	row := func(kind, name string, required, unique int) []any { return []any{kind, name, required, 0, unique} }
+	row := func(kind, name string, required, unique int) []any { return []any{kind, name, required, 0, unique, 1} }
 	tests := []struct {
 		name    string
 		columns [][]any
@@ -234,7 +237,8 @@ func TestSQLServerCheck(t *testing.T) {
 			"not unique", [][]any{row("U ", "entra_id", 1, 0), row("U ", "name", 1, 0)},
 			"column entra_id is not unique: CREATE UNIQUE INDEX dbo_customers_entra_id ON dbo.customers (entra_id)",
 		},
-		{"a number", [][]any{{"U ", "entra_id", 1, 1, 1}, row("U ", "name", 1, 0)}, "column entra_id holds numbers, and an object id is a text"},
+		{"no rights", [][]any{{"U ", "entra_id", 1, 0, 1, 0}, {"U ", "name", 1, 0, 0, 0}}, "the login lacks INSERT, UPDATE or SELECT on the table"},
+		{"a number", [][]any{{"U ", "entra_id", 1, 1, 1, 1}, row("U ", "name", 1, 0)}, "column entra_id holds numbers, and an object id is a text"},
 		{
 			"several", [][]any{row("U ", "entra_id", 1, 1), row("U ", "plan", 1, 0)},
 			"there is no column name; column plan needs a value and the record has none",

@@ -24,6 +24,10 @@ func TestStatementsAreCutAtTheirParameters(t *testing.T) {
 		{"postgres", "SELECT $$ :a ; $x$ $$, $x$ $$ :b $x$, a$b$ FROM t -- :c $$\n WHERE d = :d /* :e /* ; */ ' */", "SELECT $$ :a ; $x$ $$, $x$ $$ :b $x$, a$b$ FROM t -- :c $$\n WHERE d = $1 /* :e /* ; */ ' */"},
 		{"mysql", "SELECT 'it\\'s :a', \"\\\":b\", `:c``:d`, :e # :f ' \n, 1--:g, @v, a -- :h\n, :i /* /* :j */", "SELECT 'it\\'s :a', \"\\\":b\", `:c``:d`, ? # :f ' \n, 1--?, @v, a -- :h\n, ? /* /* :j */"},
 		{"sqlite", "SELECT [:a;], `:b`, ':c\\', :d", "SELECT [:a;], `:b`, ':c\\', ?"},
+		{
+			"sqlserver", `MERGE [t:a;]]:b] /* :c /* ; */ ' */ USING (SELECT :d, N':e\', ":f", geometry::Point(:d)) -- :g`,
+			`MERGE [t:a;]]:b] /* :c /* ; */ ' */ USING (SELECT @p1, N':e\', ":f", geometry::Point(@p2)) -- :g`,
+		},
 		{"postgres", "SELECT ':é', é:a", "SELECT ':é', é$1"},
 	}
 	for _, tt := range tests {
@@ -50,6 +54,8 @@ func TestStatementsThatAreRefused(t *testing.T) {
 		{"mysql", "SELECT ?", "has a parameter that begins with ?; write :name"},
 		{"sqlite", "SELECT @a", "has a parameter that begins with @; write :name"},
 		{"sqlite", "SELECT $a", "has a parameter that begins with $; write :name"},
+		{"sqlserver", "SELECT @p1", "has a parameter that begins with @; write :name"},
+		{"sqlserver", "SELECT /* /* */ 1", unended},
 	}
 	for _, tt := range tests {
 		if _, _, got, err := connector.ParseStatement(tt.driver, tt.text); err == nil || err.Error() != tt.want {
@@ -65,7 +71,7 @@ func FuzzParseStatement(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, driver := range []string{"mysql", "postgres", "sqlite"} {
+		for _, driver := range []string{"mysql", "postgres", "sqlite", "sqlserver"} {
 			pieces, names, _, err := connector.ParseStatement(driver, text)
 			if err == nil {
 				back := pieces[0]
@@ -102,6 +108,9 @@ func inertTexts(driver, text string) []string {
 			all = append(all, "$t$"+text+"$t$", "$$"+text+"$$")
 		}
 		return all
+	}
+	if driver == "sqlserver" {
+		return []string{double(text, "'"), "N" + double(text, "'"), double(text, `"`), "[" + strings.ReplaceAll(text, "]", "]]") + "]", "--" + oneLine}
 	}
 	return []string{double(text, "'"), double(text, `"`), double(text, "`"), "[" + strings.ReplaceAll(text, "]", "") + "]", "--" + oneLine, "/*" + strings.ReplaceAll(text, "*/", "") + " */"}
 }

@@ -39,8 +39,9 @@ type Reply struct {
 
 // Error is one that the server sends.
 type Error struct {
-	Number int32
-	Text   string
+	Number   int32
+	Text     string
+	Severity byte // 0 = 16, "can be corrected by the user"
 }
 
 // Options is what a server does.

@@ -3,6 +3,7 @@ package tdstest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -299,7 +300,7 @@ func appendErrors(out []byte, errs []Error) []byte {
 	for _, e := range errs {
 		text := toUTF16(e.Text)
 		body := binary.LittleEndian.AppendUint32(nil, uint32(e.Number))
-		body = append(body, 1, 16) // state, severity
+		body = append(body, 1, cmp.Or(e.Severity, 16)) // state, severity
 		body = binary.LittleEndian.AppendUint16(body, uint16(len(text)/2))
 		body = append(append(body, text...), 0, 0, 1, 0, 0, 0) // no server, no procedure, line 1
 		out = binary.LittleEndian.AppendUint16(append(out, 0xaa), uint16(len(body)))
