@@ -54,6 +54,50 @@ func TestDatabasesFromManyWriters(t *testing.T) {
 	})
 }
 
+// TestDatabasesGiveAnAddressToOneOfManyUsers has users of the same address arrive at once: one has the row, and the
+// others, who may have to come again, are told so.
+func TestDatabasesGiveAnAddressToOneOfManyUsers(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, fresh freshFunc) {
+		d := fresh(t, "CREATE TABLE t (entra_id varchar(36) PRIMARY KEY, email varchar(99) UNIQUE, name varchar(99))")
+		var writers sync.WaitGroup
+		var stored sync.Map
+		for w := range 8 {
+			c := open(t, "sql", d.settings("t"), connector.Env{})
+			writers.Go(func() {
+				user := fmt.Sprintf("%08d-5eed-4000-8000-00000000beef", w)
+				req := with(map[string]any{"email": "ada@example.com", "name": user})
+				req.User = signup.UserID(user)
+				for {
+					_, err := c.Associate(t.Context(), req)
+					e, _ := errors.AsType[*signup.Error](err)
+					switch {
+					case err == nil:
+						stored.Store(user, true)
+						return
+					case e == nil, e.Code != "busy" && (e.Class != signup.Permanent || e.Code != "data"):
+						t.Errorf("got %v, want it to be refused, or busy at most", err)
+						return
+					case e.Code == "data":
+						return
+					}
+				}
+			})
+		}
+		writers.Wait()
+		rows := strings.Split(d.rows(t, "SELECT entra_id, name FROM t"), "\n")
+		user, name, _ := strings.Cut(rows[0], "|")
+		if _, ok := stored.Load(user); len(rows) != 1 || user != name || !ok {
+			t.Errorf("got %q, want one row, of the user who was told so", rows)
+		}
+		stored.Range(func(told, _ any) bool {
+			if told != user {
+				t.Errorf("%v was told to have a row, which is of %s", told, user)
+			}
+			return true
+		})
+	})
+}
+
 // TestPostgresTakesAnotherWritersRowForTheUsersOwn has every writer see no row, and only then, after the time that the
 // first index takes, meet another writer's at the second one.
 func TestPostgresTakesAnotherWritersRowForTheUsersOwn(t *testing.T) {

@@ -268,7 +268,7 @@ func sqlServerOutcome(number int32) *signup.Error {
 }
 
 // tableSQLServer lists a table's columns. generated_always_type is a temporal table's period; system type 189 is
-// rowversion, and the list of them are the numbers. An index on one column alone has no second key column; what it merely includes does not count.
+// rowversion, and the list of them are the numbers. An index on one column alone has no second key column; what it merely includes does not count. A right is there if it is for any column; NULL is not known, and no reason to refuse.
 const tableSQLServer = `SELECT o.type, c.name,
 	CASE WHEN c.is_nullable = 0 AND c.default_object_id = 0 AND c.is_identity = 0 AND c.is_computed = 0
 		AND c.generated_always_type = 0 AND c.system_type_id <> 189 THEN 1 ELSE 0 END,
@@ -280,8 +280,9 @@ const tableSQLServer = `SELECT o.type, c.name,
 		AND EXISTS (SELECT 1 FROM sys.index_columns AS k
 			WHERE k.object_id = i.object_id AND k.index_id = i.index_id AND k.key_ordinal = 1 AND k.column_id = c.column_id))
 		THEN 1 ELSE 0 END,
-	CASE WHEN 0 IN (HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'INSERT'), HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'UPDATE', c.name, 'COLUMN'),
-		HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'SELECT', c.name, 'COLUMN')) THEN 0 ELSE 1 END
+	CASE WHEN 0 IN (HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'INSERT'),
+		MAX(HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'UPDATE', c.name, 'COLUMN')) OVER (),
+		MAX(HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'SELECT', c.name, 'COLUMN')) OVER ()) THEN 0 ELSE 1 END
 FROM sys.objects AS o JOIN sys.columns AS c ON c.object_id = o.object_id
 WHERE o.object_id = OBJECT_ID(@p1) AND o.type IN ('U', 'V')
 ORDER BY c.column_id`
@@ -294,15 +295,14 @@ func describeSQLServer(ctx context.Context, db *sql.DB, table string) (d descrip
 		return d, err
 	}
 	defer rows.Close()
-	allowed := false
+	allowed := false // the same in every row
 	for rows.Next() {
 		var kind string
 		var c column
-		var unique, writable bool
-		if err := rows.Scan(&kind, &c.name, &c.required, &c.number, &unique, &writable); err != nil {
+		var unique bool
+		if err := rows.Scan(&kind, &c.name, &c.required, &c.number, &unique, &allowed); err != nil {
 			return d, err
 		}
-		allowed = allowed || writable
 		d.found, d.view = true, strings.TrimSpace(kind) == "V"
 		d.columns = append(d.columns, c)
 		if unique {

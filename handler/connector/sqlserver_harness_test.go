@@ -54,8 +54,9 @@ const (
 		AND EXISTS (SELECT 1 FROM sys.index_columns AS k
 			WHERE k.object_id = i.object_id AND k.index_id = i.index_id AND k.key_ordinal = 1 AND k.column_id = c.column_id))
 		THEN 1 ELSE 0 END,
-	CASE WHEN 0 IN (HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'INSERT'), HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'UPDATE', c.name, 'COLUMN'),
-		HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'SELECT', c.name, 'COLUMN')) THEN 0 ELSE 1 END
+	CASE WHEN 0 IN (HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'INSERT'),
+		MAX(HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'UPDATE', c.name, 'COLUMN')) OVER (),
+		MAX(HAS_PERMS_BY_NAME(@p1, 'OBJECT', 'SELECT', c.name, 'COLUMN')) OVER ()) THEN 0 ELSE 1 END
 FROM sys.objects AS o JOIN sys.columns AS c ON c.object_id = o.object_id
 WHERE o.object_id = OBJECT_ID(@p1) AND o.type IN ('U', 'V')
 ORDER BY c.column_id`
@@ -92,7 +93,7 @@ type sqlServer struct {
 func newSQLServer(t testing.TB, config *tls.Config) *sqlServer {
 	t.Helper()
 	s := &sqlServer{rows: map[string]map[string]any{}, refuse: map[string]int{}}
-	s.columns = [][]any{{"U ", "entra_id", 1, 0, 1, 0}, {"U ", "email", 0, 0, 0, 1}, {"U ", "name", 1, 0, 0, 1}, {"U ", "seats", 0, 1, 0, 1}, {"U ", "vip", 0, 1, 0, 1}}
+	s.columns = [][]any{{"U ", "entra_id", 1, 0, 1, 1}, {"U ", "email", 0, 0, 0, 1}, {"U ", "name", 1, 0, 0, 1}, {"U ", "seats", 0, 1, 0, 1}, {"U ", "vip", 0, 1, 0, 1}}
 	server, err := tdstest.New(tdstest.Options{TLS: config, Login: s.mayLogin, Answer: s.answer})
 	if err != nil {
 		t.Fatal(err)
