@@ -268,7 +268,8 @@ func sqlServerOutcome(number int32) *signup.Error {
 }
 
 // tableSQLServer lists a table's columns. generated_always_type is a temporal table's period; system type 189 is
-// rowversion, and the list of them are the numbers. An index on one column alone has no second key column; what it merely includes does not count. A right is there if it is for any column; NULL is not known, and no reason to refuse.
+// rowversion, and the list of them are the numbers. An index on one column alone has no second key column; what it merely
+// includes does not count. A right is there if it is for any column; NULL, not known, is no reason to refuse.
 const tableSQLServer = `SELECT o.type, c.name,
 	CASE WHEN c.is_nullable = 0 AND c.default_object_id = 0 AND c.is_identity = 0 AND c.is_computed = 0
 		AND c.generated_always_type = 0 AND c.system_type_id <> 189 THEN 1 ELSE 0 END,
