@@ -40,7 +40,7 @@ func mailchimpKind() Kind {
 			{"language", "a language tag"},
 			{"marketingPermissions.*", "true or false, by the permission's id; for new contacts only"},
 			{"mergeFields.*", "values by merge tag; of a contact that was there before only if the tenant has verified the address"},
-			{"status", "the consent: skip or false (no contact is made), pending or true (Mailchimp asks by mail to confirm), subscribed (without asking); absent is pending"},
+			{"status", "the consent: skip, false or nothing (no contact is made), pending or true (Mailchimp asks by mail to confirm), subscribed (without asking: see to it that user.emailVerified is true); everyone is asked where it is not mapped"},
 		},
 		Fields: func(record map[string]any) (errs []error) {
 			fields, _ := record["mergeFields"].(map[string]any)
@@ -79,6 +79,7 @@ type mailchimpConnector struct {
 	idField  string         // "" = a contact is its address
 	ask      bool           // ask those who had left
 	fields   map[string]any // the merge fields that are mapped
+	consents bool           // record.status is mapped
 	rest     *rest
 }
 
@@ -104,6 +105,7 @@ func openMailchimp(s mailchimpSettings, env Env) (signup.Connector, []error) {
 	}
 	fields, _ := env.Shape["mergeFields"].(map[string]any)
 	_, mapped := fields[s.IDField]
+	_, consents := env.Shape["status"]
 	switch {
 	case s.IDField != "" && (s.IDField == "EMAIL" || !mergeTag.MatchString(s.IDField)):
 		errs = append(errs, errors.New("settings.idField: wants the tag of a merge field: at most 10 capital letters, digits and _"))
@@ -119,15 +121,15 @@ func openMailchimp(s mailchimpSettings, env Env) (signup.Connector, []error) {
 	return &mailchimpConnector{
 		root: strings.TrimRight(s.URL, "/") + "/3.0", audience: s.Audience, list: "/lists/" + s.Audience,
 		auth: "Basic " + base64.StdEncoding.EncodeToString([]byte("signup-sync:"+s.APIKey)),
-		tags: s.Tags, idField: s.IDField, ask: s.Resubscribe == "pending", fields: fields,
-		rest: &rest{client: redirectless(env.HTTP.Transport), clock: env.Clock, timeout: s.Timeout, judge: judgeMailchimp},
+		tags: s.Tags, idField: s.IDField, ask: s.Resubscribe == "pending", fields: fields, consents: consents,
+		rest: &rest{client: redirectless(env.HTTP.Transport), clock: env.Clock, timeout: s.Timeout, most: mostContacts, judge: judgeMailchimp},
 	}, errs
 }
 
 // Associate returns the user's contact, which it makes unless a look-up finds it. One that is found by the user's id, at
 // another address than the user has now, is returned as it is.
 func (c *mailchimpConnector) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
-	w, err := wishOf(req)
+	w, err := wishOf(req, c.consents)
 	if err != nil {
 		return signup.Account{}, err
 	}
@@ -163,25 +165,29 @@ type mailchimpPermission struct {
 	Enabled bool   `json:"enabled"`
 }
 
-// wishOf reads a record. Without consent, or without an address, it is a skip.
-func wishOf(req signup.Request) (wish, error) {
-	w := wish{email: req.Email, status: "pending", merge: map[string]any{}}
+// wishOf reads a record. Without consent, or without an address, it is a skip; consents says that the record is to hold
+// one.
+func wishOf(req signup.Request, consents bool) (wish, error) {
+	w := wish{email: req.Email, merge: map[string]any{}}
+	if v, there := req.Record["status"]; there || consents {
+		if err := w.consent(v); err != nil {
+			return w, err
+		}
+	} else {
+		w.status = "pending"
+	}
 	texts := map[string]*string{"email": &w.email, "language": &w.language, "ipSignup": &w.ip}
 	for _, name := range sortedKeys(req.Record) {
 		v := req.Record[name]
 		fields, nested := v.(map[string]any)
 		switch field, isText := texts[name]; {
-		case v == nil || v == "":
+		case v == nil || v == "" || name == "status":
 		case isText:
 			s, ok := v.(string)
 			if !ok {
 				return w, invalidRecord("record." + name + " is not text")
 			}
 			*field = s
-		case name == "status":
-			if err := w.consent(v); err != nil {
-				return w, err
-			}
 		case (name == "mergeFields" || name == "marketingPermissions") && !nested:
 			return w, invalidRecord("record." + name + " has no fields")
 		case name == "mergeFields":
@@ -220,14 +226,15 @@ func wishOf(req signup.Request) (wish, error) {
 	return w, nil
 }
 
-// consent takes the value of record.status. A yes in no more words is asked to be confirmed.
+// consent takes the value of record.status. A yes in no more words is asked to be confirmed; nothing said is no yes.
 func (w *wish) consent(v any) error {
 	switch v {
-	case "skip", false:
+	case "skip", false, "", nil:
 		return &signup.Error{Class: signup.Skip, Code: "no-consent"}
 	case "subscribed":
 		w.status = "subscribed"
 	case "pending", true:
+		w.status = "pending"
 	default:
 		return invalidRecord("record.status is none of subscribed, pending and skip")
 	}
@@ -259,7 +266,8 @@ type contactChange struct {
 }
 
 // put makes the contact, or changes the one that was found at the address. What proves the consent goes with a new
-// contact only: the proof of an older one is older. skip_merge_validation, since a merge field that is required is so in
+// contact only: the proof of an older one is older. One to which nothing is to be changed is left alone.
+// skip_merge_validation, since a merge field that is required is so in
 // forms, and no user shall be lost by one that is not mapped.
 func (c *mailchimpConnector) put(ctx context.Context, req signup.Request, w wish, found *contact) (*contact, error) {
 	body := contactChange{Email: w.email, StatusIfNew: w.status}
@@ -279,6 +287,9 @@ func (c *mailchimpConnector) put(ctx context.Context, req signup.Request, w wish
 		if found == nil && w.status == "subscribed" {
 			body.OptedInAt, body.OptedInIP = at, w.ip
 		}
+	}
+	if found != nil && len(body.Merge) == 0 && body.Status == "" {
+		return found, nil
 	}
 	live, err := c.send(ctx, w.hash, body)
 	if code(err) == codeCompliance && c.ask && found == nil {

@@ -93,8 +93,10 @@ func (c *mailchimpConnector) read(ctx context.Context, key string) (*contact, er
 }
 
 const (
-	searchPage  = 500 // contacts; with their merge fields they stay far below maxAnswer
+	searchPage  = 500 // contacts
 	searchPages = 20
+	// mostContacts is the limit of a page in bytes: an audience can have dozens of merge fields of 255 characters.
+	mostContacts = 16 << 20
 	// searchBack covers the clocks of the tenant and of Mailchimp.
 	searchBack = time.Hour
 )
@@ -264,7 +266,8 @@ func judgeMailchimp(a answer, e *signup.Error) {
 	}
 }
 
-// judgeMailchimpRequest says what a 400 means.
+// judgeMailchimpRequest says what a 400 means. What passes by itself, and is the one user's trouble, gets the status of
+// a conflict, so that nobody takes it for the service's.
 func judgeMailchimpRequest(p problem, e *signup.Error) {
 	switch {
 	case p.Title == "Member In Compliance State":
@@ -272,12 +275,12 @@ func judgeMailchimpRequest(p problem, e *signup.Error) {
 	case p.Title == "Forgotten Email Not Subscribed":
 		e.Code, e.Detail = "forgotten", "the contact was deleted for good, and only a form of Mailchimp's takes the address again"
 	case p.Title == "Member Exists":
-		e.Class, e.Code = signup.Transient, "conflict"
+		e.Class, e.Code, e.Status = signup.Transient, "conflict", http.StatusConflict
 	case p.Title != "Invalid Resource":
 	case strings.Contains(p.Detail, "looks fake or invalid"):
 		e.Code, e.Detail = "invalid-address", "Mailchimp takes the address for a fake or invalid one"
 	case strings.Contains(p.Detail, "has signed up to a lot of lists very recently"):
-		e.Class, e.Code, e.RetryAfter = signup.Transient, "too-many-lists", 24*time.Hour
+		e.Class, e.Code, e.Status, e.RetryAfter = signup.Transient, "too-many-lists", http.StatusConflict, 24*time.Hour
 		e.Detail = "the address has joined many lists of late, and Mailchimp wants it to wait"
 	case len(p.Errors) > 0:
 		e.Code = "data"

@@ -4,6 +4,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,7 +113,7 @@ func TestMailchimpConsent(t *testing.T) {
 		{"in a word", "subscribed", "subscribed", 0, ""},
 		{"to be confirmed", "pending", "pending", 1, ""},
 		{"nothing said is never a yes", nil, "pending", 1, ""},
-		{"empty", "", "pending", 1, ""},
+		{"an expression that says nothing", "", "", 0, "no-consent"},
 		{"a bare yes is to be confirmed", true, "pending", 1, ""},
 		{"a bare no", false, "", 0, "no-consent"},
 		{"skip", "skip", "", 0, "no-consent"},
@@ -144,6 +145,37 @@ func TestMailchimpConsent(t *testing.T) {
 				t.Errorf("signed up at %s and opted in at %s, for %s", m.SignedUpAt, m.OptedInAt, m.Status)
 			}
 		})
+	}
+}
+
+// An expression that has nothing to say for a user is left out of the record, and is no consent; where no consent is
+// mapped at all, everyone is asked.
+func TestMailchimpConsentThatIsMappedAndAbsent(t *testing.T) {
+	for mapped, want := range map[bool]int{true: 0, false: 1} {
+		there := sim.NewMailchimp(sim.MailchimpOptions{APIKey: mailchimpKey, Audience: audience})
+		root, client := serve(t, published(t, there))
+		shape := map[string]any{"mergeFields": map[string]any{"FNAME": nil}}
+		if mapped {
+			shape["status"] = nil
+		}
+		c := open(t, "mailchimp", map[string]any{"apiKey": mailchimpKey, "url": root, "audience": audience}, connector.Env{HTTP: client, Shape: shape})
+		_, err := c.Associate(t.Context(), consenting(nil))
+		if got := len(there.Members()); got != want || mapped == (err == nil) {
+			t.Errorf("mapped: %t: %d contacts, %v", mapped, got, err)
+		}
+		if mapped {
+			wantErr(t, err, signup.Skip, "no-consent")
+		}
+	}
+}
+
+// Who has not consented is passed over, whatever is wrong with the rest of the record.
+func TestMailchimpConsentComesFirst(t *testing.T) {
+	b := mailchimpBench(t, nil, sim.MailchimpOptions{})
+	req := consenting("skip")
+	req.Email, req.Record["ipSignup"], req.Record["mergeFields"] = "", "nowhere", "x"
+	if e := call(t, b, req); e.Class != signup.Skip || e.Code != "no-consent" {
+		t.Errorf("got %s, %v", e.Class, e)
 	}
 }
 
@@ -207,6 +239,18 @@ func TestMailchimpAsksAgainOnlyWhoHadLeftBefore(t *testing.T) {
 	}
 }
 
+// Who asks need not be verified: the mail shows whose the address is.
+func TestMailchimpAsksByAnAddressThatNobodyVerified(t *testing.T) {
+	b := mailchimpBench(t, map[string]any{"resubscribe": "pending"}, sim.MailchimpOptions{})
+	b.there.Add(sim.MailchimpMember{Email: ada.Email, Status: "unsubscribed", LastChanged: ada.Created.Add(-time.Hour), Merge: map[string]any{"FNAME": "Augusta"}})
+	req := consenting("subscribed")
+	req.EmailVerified = false
+	b.associate(t, req)
+	if m := b.only(t); m.Status != "pending" || m.Asked != 1 || m.Merge["FNAME"] != "Augusta" {
+		t.Errorf("got %+v", m)
+	}
+}
+
 func TestMailchimpComplianceAndForgottenAddresses(t *testing.T) {
 	b := mailchimpBench(t, nil, sim.MailchimpOptions{})
 	b.there.Suppress(ada.Email)
@@ -244,7 +288,7 @@ func TestMailchimpRefusals(t *testing.T) {
 		req := ada
 		req.Record = map[string]any{"email": tt.email, "mergeFields": tt.merge}
 		e := *call(t, b, req)
-		if e.Status != 400 {
+		if want := map[string]int{"too-many-lists": 409}[tt.want.Code]; e.Status != max(want, 400) { // 409 is the one user's trouble
 			t.Errorf("%s: status %d", tt.email, e.Status)
 		}
 		if e.Status = 0; e != tt.want {
@@ -293,7 +337,7 @@ func TestMailchimpOutcomes(t *testing.T) {
 			_, _ = w.Write([]byte(tt.body))
 		}), nil)
 		e := *call(t, c, consenting("subscribed"))
-		if tt.status != 200 && e.Status != tt.status {
+		if want := map[string]int{"conflict": 409}[tt.want.Code]; tt.status != 200 && e.Status != max(want, tt.status) {
 			t.Errorf("%d %s: status %d", tt.status, tt.body, e.Status)
 		}
 		if e.Status = 0; e.Code == "not-understood" {
@@ -451,7 +495,8 @@ func TestMailchimpSharedAddress(t *testing.T) {
 
 func TestMailchimpChangesNoContactByAnAddressThatNobodyVerified(t *testing.T) {
 	b := mailchimpBench(t, map[string]any{"idField": idField}, sim.MailchimpOptions{})
-	id := b.there.Add(sim.MailchimpMember{Email: ada.Email, Merge: map[string]any{"FNAME": "Augusta"}})
+	added := ada.Created.AddDate(-1, 0, 0)
+	id := b.there.Add(sim.MailchimpMember{Email: ada.Email, Merge: map[string]any{"FNAME": "Augusta"}, LastChanged: added})
 	byRecord := consenting("subscribed")
 	byRecord.Email, byRecord.Record["email"] = "other@example.com", ada.Email
 	unverified := consenting("subscribed")
@@ -461,8 +506,8 @@ func TestMailchimpChangesNoContactByAnAddressThatNobodyVerified(t *testing.T) {
 			t.Errorf("got %+v", a)
 		}
 	}
-	if m := b.only(t); m.Merge["FNAME"] != "Augusta" || m.Merge[idField] != nil {
-		t.Errorf("got %+v", m)
+	if m := b.only(t); m.Merge["FNAME"] != "Augusta" || m.Merge[idField] != nil || m.LastChanged != added || b.there.Calls()["put"] != 0 {
+		t.Errorf("got %+v after %v", m, b.there.Calls())
 	}
 	// What it has made itself it goes on with.
 	fresh := mailchimpBench(t, map[string]any{"idField": idField}, sim.MailchimpOptions{})
@@ -490,6 +535,21 @@ func TestMailchimpFindsTheUserOnALaterPage(t *testing.T) {
 			t.Errorf("%s: got %+v, want %s", status, a, id)
 		}
 	}
+}
+
+func TestMailchimpSearchReadsContactsWithMuchInThem(t *testing.T) {
+	fields := []sim.MailchimpField{{Tag: idField}}
+	merge := map[string]any{}
+	for i := range 30 {
+		tag := "LONG" + strconv.Itoa(i)
+		fields = append(fields, sim.MailchimpField{Tag: tag})
+		merge[tag] = strings.Repeat("x", 255)
+	}
+	b := mailchimpBench(t, map[string]any{"idField": idField}, sim.MailchimpOptions{Fields: fields})
+	for i := range 500 {
+		b.there.Add(sim.MailchimpMember{Email: "stranger" + strconv.Itoa(i) + "@example.com", Merge: merge})
+	}
+	b.associate(t, unsure(consenting("subscribed")))
 }
 
 // The user's own contact goes before one that somebody else has made at the user's address since.
