@@ -135,7 +135,7 @@ func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) 
 	}
 	switch {
 	case code(err) == codeOtherBody, err == nil && (linked == nil || !carries(linked, req)):
-		return nil, &signup.Error{Class: signup.Transient, Code: "adoption-raced", Detail: "another user is being linked to this customer"}
+		return nil, &signup.Error{Class: signup.Transient, Code: "adoption-raced", Status: http.StatusConflict, Detail: "another user is being linked to this customer"}
 	case err != nil:
 		return nil, err
 	}

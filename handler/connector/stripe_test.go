@@ -443,7 +443,9 @@ func TestTwoUsersCannotAdoptTheSameCustomer(t *testing.T) {
 		})
 	})
 	id = b.there.Add(sim.StripeCustomer{Email: ada.Email})
-	b.wantCode(t, ada, "adoption-raced", 0)
+	if e := call(t, b, ada); e.Class != signup.Transient || e.Code != "adoption-raced" || e.Status != 409 {
+		t.Errorf("got %s, %v; want a conflict, which is the one user's trouble", e.Class, e)
+	}
 	a, err := b.Associate(t.Context(), unsure(ada))
 	if err != nil || a.ID == id || !a.Created {
 		t.Errorf("got %+v, %v; want a customer of its own", a, err)
