@@ -60,7 +60,7 @@ func hint(code int) string {
 }
 
 // tokenError classifies what a token credential returned. Its text is not kept: it may quote the request.
-func tokenError(err error) error {
+func tokenError(err error) *signup.Error {
 	if e, ok := errors.AsType[*signup.Error](err); ok {
 		return e
 	}

@@ -53,6 +53,11 @@ func NewAccessPackage(t *Tenant, accessPackage, policy string) (*AccessPackage, 
 // "not-delivered" (permanent) when it will not be, "not-found" (transient) while a new user is not known to entitlement
 // management, "package-missing" and "no-entitlement-management" (systemic).
 func (p *AccessPackage) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
+	account, err := p.assign(ctx, req)
+	return account, everybodys(err)
+}
+
+func (p *AccessPackage) assign(ctx context.Context, req signup.Request) (signup.Account, error) {
 	account, err := p.look(ctx, req)
 	if account.ID != "" || err != nil {
 		return account, p.explain(ctx, err)

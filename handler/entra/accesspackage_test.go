@@ -212,6 +212,9 @@ func TestAnExternalTenantHasNoEntitlementManagement(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+	if e, _ := errors.AsType[*signup.Error](err); e.Status != 0 {
+		t.Errorf("got %v with a status that stands for one user", err)
+	}
 }
 
 func TestStatesOfRequestsAndAssignments(t *testing.T) {

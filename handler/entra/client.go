@@ -251,7 +251,7 @@ func (c *client) native(ctx context.Context, r request, claims string) (*http.Re
 	}
 	native, err := c.adapter.ConvertToNativeRequest(ctx, info)
 	if err != nil {
-		return nil, tokenError(err)
+		return nil, noToken(err)
 	}
 	req, ok := native.(*http.Request)
 	if !ok {
@@ -269,7 +269,7 @@ func (c *client) native(ctx context.Context, r request, claims string) (*http.Re
 			Scopes: []string{c.scope}, EnableCAE: true, Claims: claims,
 		})
 		if err != nil {
-			return nil, tokenError(err)
+			return nil, noToken(err)
 		}
 		req.Header.Set("Authorization", "Bearer "+token.Token)
 	}
@@ -280,6 +280,14 @@ func (c *client) native(ctx context.Context, r request, claims string) (*http.Re
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("client-request-id", requestID())
 	return req, nil
+}
+
+// noToken is the outcome of a call for which there is no token. That is everybody's trouble and no answer of Graph's, so
+// it does not have the status, by which a 403 or 404 would be taken for one about the user.
+func noToken(err error) error {
+	e := *tokenError(err)
+	e.Status = 0
+	return &e
 }
 
 // plainNames writes the $ in the names of a query's parameters as itself, as the SDK's own pipeline does: the builders'

@@ -187,15 +187,20 @@ func assertion(identity azcore.TokenCredential) func(context.Context) (string, e
 	}
 }
 
-// identityError is about this program's own identity, not about the app in the tenant.
+// identityError is about this program's own identity, not about the app in the tenant. While an identity is being changed
+// its endpoint may say for minutes that there is none (404, 410).
 func identityError(err error) *signup.Error {
 	e := &signup.Error{Class: signup.Transient, Code: "no-identity", Detail: "this program's Azure identity gives no token"}
-	if failed, ok := errors.AsType[*azidentity.AuthenticationFailedError](err); ok && failed.RawResponse != nil {
-		e.Status = failed.RawResponse.StatusCode
-		if class, _, refused := signup.StatusClass(e.Status); refused && class == signup.Permanent {
-			e.Class = signup.Systemic
-			e.Detail = "the managed identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the app"
-		}
+	failed, ok := errors.AsType[*azidentity.AuthenticationFailedError](err)
+	if !ok || failed.RawResponse == nil {
+		return e
+	}
+	e.Status = failed.RawResponse.StatusCode
+	class, _, refused := signup.StatusClass(e.Status)
+	absent := e.Status == http.StatusNotFound || e.Status == http.StatusGone
+	if refused && !absent && (class == signup.Permanent || class == signup.Systemic) {
+		e.Class = signup.Systemic
+		e.Detail = "the managed identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the app"
 	}
 	return e
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"software.sslmate.com/src/go-pkcs12"
 
 	"signup-sync/handler/entra"
@@ -278,6 +279,41 @@ func TestAFederatedIdentityGivesItsTokenAsTheAssertion(t *testing.T) {
 	_, err = c.GetToken(t.Context(), graphToken)
 	if e, ok := errors.AsType[*signup.Error](err); !ok || e.Code != "no-identity" || strings.Contains(err.Error(), aSecret) {
 		t.Errorf("got %v, want no-identity", err)
+	}
+}
+
+// What the endpoint of the identity refuses is for a person to mend, but while an identity is being changed it may say for
+// minutes that there is none.
+func TestTheIdentityGivesNoToken(t *testing.T) {
+	answered := func(status int) error {
+		return &azidentity.AuthenticationFailedError{RawResponse: &http.Response{StatusCode: status, Body: http.NoBody}}
+	}
+	for name, test := range map[string]struct {
+		err   error
+		class signup.Class
+	}{
+		"not assigned":   {answered(400), signup.Systemic},
+		"wrong header":   {answered(401), signup.Systemic},
+		"forbidden":      {answered(403), signup.Systemic},
+		"being changed":  {answered(404), signup.Transient},
+		"being upgraded": {answered(410), signup.Transient},
+		"throttled":      {answered(429), signup.Transient},
+		"outage":         {answered(503), signup.Transient},
+		"no answer":      {&azidentity.AuthenticationFailedError{}, signup.Transient},
+	} {
+		w := newWorld(t)
+		for _, kind := range []string{entra.Federated, entra.Certificate} {
+			o := w.options(kind)
+			o.Identity = &identity{err: test.err}
+			c, err := entra.NewCredential(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.GetToken(t.Context(), graphToken)
+			if e, ok := errors.AsType[*signup.Error](err); !ok || e.Class != test.class || strings.Contains(err.Error(), aSecret) {
+				t.Errorf("%s, %s: got %v, want %s", name, kind, err, test.class)
+			}
+		}
 	}
 }
 

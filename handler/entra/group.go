@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -69,12 +70,21 @@ func (g *Groups) AssociateAll(ctx context.Context, reqs []signup.Request) []sign
 	}
 	for i, req := range reqs {
 		if results[i].Err != nil {
-			results[i].Account = signup.Account{}
+			results[i] = signup.Result{Err: everybodys(results[i].Err)}
 			continue
 		}
 		results[i].Account.ID = string(req.User)
 	}
 	return results
+}
+
+// everybodys takes the status off a 403: what is refused here is the app, whoever the user is, and the engine would end a
+// user who meets one for a day.
+func everybodys(err error) error {
+	if e, ok := errors.AsType[*signup.Error](err); ok && e.Status == http.StatusForbidden {
+		e.Status = 0
+	}
+	return err
 }
 
 // join adds those who are left to one group: several by one write, which Graph carries out for all or for nobody. When it

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/entra"
@@ -255,8 +256,8 @@ func TestGroupRequestsAndRefusals(t *testing.T) {
 			if got := codeOf(err); got != c.want {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
-			if e, ok := errors.AsType[*signup.Error](err); ok && e.Code == "forbidden" && !strings.Contains(e.Detail, "GroupMember.ReadWrite.All") {
-				t.Errorf("got %v, want the permission", err)
+			if e, ok := errors.AsType[*signup.Error](err); ok && e.Code == "forbidden" && (e.Status != 0 || !strings.Contains(e.Detail, "GroupMember.ReadWrite.All")) {
+				t.Errorf("got %v, want the permission, and no status that stands for one user", err)
 			}
 			r := g.asked()[0]
 			if want := `{"@odata.id":"` + g.URL + `/v1.0/directoryObjects/` + string(jane) + `"}`; r.Method != "POST" ||
@@ -270,6 +271,27 @@ func TestGroupRequestsAndRefusals(t *testing.T) {
 	want := fmt.Sprintf(`{"members@odata.bind":["%[1]s/v1.0/directoryObjects/%[2]s","%[1]s/v1.0/directoryObjects/%[3]s"]}`, g.URL, jane, joan)
 	if r := g.asked()[0]; r.Method != "PATCH" || r.Path != "/v1.0/groups/"+staff || r.Body != want {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// A token's refusal is not Graph's: by a status the engine would take it for one user's.
+func TestATokenThatIsRefusedIsEverybodys(t *testing.T) {
+	for _, status := range []int{400, 403, 404} {
+		g := newGraph(t, answer(204, ""))
+		g.credential.err = &azidentity.AuthenticationFailedError{RawResponse: &http.Response{StatusCode: status, Body: http.NoBody}}
+		tenant := g.open()
+		for _, r := range groups(t, tenant, staff).AssociateAll(t.Context(), requests(jane, joan)) {
+			if e, ok := errors.AsType[*signup.Error](r.Err); !ok || e.Class != signup.Systemic || e.Code != "no-token" || e.Status != 0 {
+				t.Errorf("%d: got %v", status, r.Err)
+			}
+		}
+		err := tenant.Update(t.Context(), jane, signup.Patch{DisplayName: "x"})
+		if e, ok := errors.AsType[*signup.Error](err); !ok || e.Class != signup.Systemic || e.Status != 0 {
+			t.Errorf("%d: the patch: got %v", status, err)
+		}
+		if asked := len(g.credential.asked); asked != 2 {
+			t.Errorf("%d: a token was asked for %d times, want once a call", status, asked)
+		}
 	}
 }
 
