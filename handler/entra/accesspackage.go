@@ -68,6 +68,9 @@ func (p *AccessPackage) assign(ctx context.Context, req signup.Request) (signup.
 	}
 	e, ok := errors.AsType[*signup.Error](refused)
 	if !ok || e.Status != 400 && e.Status != 404 && e.Status != 409 {
+		if ok && e.Class == signup.Transient { // it may have been taken; the lists show that in a while
+			e.RetryAfter = max(e.RetryAfter, deliveryPause)
+		}
 		return signup.Account{}, p.explain(ctx, refused)
 	}
 	// Refused, as a second request is, and by no code of its own: whoever asked in between, or this program by a call whose

@@ -106,6 +106,32 @@ func TestOneAssignmentWhateverIsLost(t *testing.T) {
 	}
 }
 
+// Entitlement management should have known a user who signed up yesterday for long, so that its refusal is final; but for
+// the request whose answer was lost a moment ago, and which it does not show yet.
+func TestALostAnswerIsNotTheEndOfAnOldUser(t *testing.T) {
+	for _, f := range []sim.Fault{{After: true}, {After: true, Status: 503}, {After: true, Status: 200, Body: html}} {
+		o := withPackages()
+		o.InstantReplicas = false
+		s := simulate(t, o, packageRoles...)
+		f.Method, f.Path = "POST", "assignmentRequests"
+		s.graph.Faults.Add(f)
+		p := accessPackage(t, s.tenant, pack, direct)
+		for _, id := range s.people(5) {
+			req := requests(id)[0]
+			req.Created, req.Unsure = start.AddDate(0, 0, -1), true
+			_, err := p.Associate(t.Context(), req)
+			e, ok := errors.AsType[*signup.Error](err)
+			if !ok || e.Class != signup.Transient {
+				t.Fatalf("got %v", err)
+			}
+			_ = s.clock.Sleep(t.Context(), max(e.RetryAfter, 3*time.Second)) // as the engine does
+			if _, err := p.Associate(t.Context(), req); codeOf(err) != "transient in-progress" {
+				t.Errorf("%+v: after %v: got %v", f, e.RetryAfter, err)
+			}
+		}
+	}
+}
+
 func TestARequestIsNotRepeatedOfItself(t *testing.T) {
 	none := page("")
 	g := newGraph(t, none, none, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
