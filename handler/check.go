@@ -12,15 +12,15 @@ import (
 	"signup-sync/handler/functions"
 )
 
-// checkTime is how long the tenant, or one destination, may take to say whether it would work.
+// checkTime is how long the tenant, the ledger, or one destination, may take to say whether it would work.
 const checkTime = time.Minute
 
 type checkCommand struct {
-	Online bool `help:"Also ask the tenant and every destination whether they would work; nothing is changed there either."`
+	Online bool `help:"Also ask the tenant, the ledger and every destination whether they would work; nothing is changed there either."`
 	JSON   bool `help:"Print one JSON object."`
 }
 
-// checked is one line of a check: the tenant, or a destination.
+// checked is one line of a check: the tenant, the ledger, or a destination.
 type checked struct {
 	Name      string   `json:"name"`
 	Connector string   `json:"connector,omitempty"`
@@ -46,9 +46,9 @@ func (c checkCommand) Run(ctx context.Context, s system) error {
 	return errors.Join(c.print(s.stdout, a, lines, err), err)
 }
 
-// checks are the tenant and the destinations in the order of the file.
+// checks are the tenant, the ledger, and the destinations in the order of the file.
 func (a *app) checks() []checked {
-	lines := []checked{{Name: "tenant", check: a.tenant.Check}}
+	lines := []checked{{Name: "tenant", check: a.tenant.Check}, {Name: "ledger", check: a.ledger.Check}}
 	for i, d := range a.config.Destinations {
 		lines = append(lines, checked{Name: d.Name, Connector: d.Connector, Mode: d.Mode, check: a.engine.Destinations[i].Connector.Check})
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +28,7 @@ func TestCheckOnlineAsksEveryone(t *testing.T) {
 		code := run(t.Context(), system{args: append([]string{"check"}, args...), getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: &stderr})
 		return code, stdout.String(), stderr.String()
 	}
-	if code, out, errs := check("--online"); code != exitOK || strings.Count(out, " works\n") != 4 || errs != "" {
+	if code, out, errs := check("--online"); code != exitOK || strings.Count(out, " works\n") != 5 || errs != "" {
 		t.Errorf("got exit code %d\n%s%s", code, out, errs)
 	}
 	calls := len(world.Tenant.Requests())
@@ -35,7 +37,7 @@ func TestCheckOnlineAsksEveryone(t *testing.T) {
 		t.Errorf("offline: got exit code %d\n%s%s", code, out, errs)
 	}
 	code, out, errs := check("--online")
-	if code != exitFailed || strings.Count(out, " works\n") != 3 || !strings.Contains(out, "billing              stripe       live     does not work\n") ||
+	if code != exitFailed || strings.Count(out, " works\n") != 4 || !strings.Contains(out, "billing              stripe       live     does not work\n") ||
 		!strings.HasPrefix(errs, "error: billing: list customers: unauthorized (HTTP 401)") || strings.Contains(out+errs, "Another") {
 		t.Errorf("got exit code %d\n%s%s", code, out, errs)
 	}
@@ -49,9 +51,57 @@ func TestCheckOnlineAsksEveryone(t *testing.T) {
 		}
 	}
 	code, out, _ = check("--online", "--json")
-	if err := json.Unmarshal([]byte(out), &object); err != nil || code != exitFailed || object.Good || len(object.Errors) != 1 || len(object.Checks) != 4 ||
-		object.Checks[0].Name != "tenant" || !object.Checks[0].Works || object.Checks[1].Works || len(object.Checks[1].Errors) != 1 {
+	if err := json.Unmarshal([]byte(out), &object); err != nil || code != exitFailed || object.Good || len(object.Errors) != 1 || len(object.Checks) != 5 ||
+		object.Checks[0].Name != "tenant" || !object.Checks[0].Works || object.Checks[1].Name != "ledger" || !object.Checks[1].Works ||
+		object.Checks[2].Works || len(object.Checks[2].Errors) != 1 {
 		t.Errorf("--json: got exit code %d, %v\n%s", code, err, out)
+	}
+}
+
+// TestCheckOnlineReadsTheLedger is against the real service's protocol: tables that are not there yet are fine, and are not
+// made; another account's key is not.
+func TestCheckOnlineReadsTheLedger(t *testing.T) {
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer world.server.Close()
+	refuse := 0 // a status
+	var methods []string
+	account := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		methods = append(methods, r.Method)
+		status, code := http.StatusNotFound, "TableNotFound"
+		if refuse != 0 {
+			status, code = refuse, "AuthenticationFailed"
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Ms-Error-Code", code)
+		w.WriteHeader(status)
+		_, _ = fmt.Fprintf(w, `{"odata.error":{"code":%q,"message":{"value":"x"}}}`, code)
+	}))
+	defer account.Close()
+	settings := world.settings()
+	settings["SIGNUP_SYNC_CONFIG"] = "../signup-sync.yaml"
+	delete(settings, "LEDGER")
+	settings["AzureWebJobsStorage"] = "DefaultEndpointsProtocol=http;AccountName=contoso;AccountKey=czNjcjN0;TableEndpoint=" + account.URL + "/contoso"
+	check := func() (int, string, string) {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), system{args: []string{"check", "--online"}, getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: &stderr})
+		return code, stdout.String(), stderr.String()
+	}
+	if code, out, errs := check(); code != exitOK || !strings.Contains(out, "ledger") || errs != "" {
+		t.Errorf("no tables yet: got exit code %d\n%s%s", code, out, errs)
+	}
+	for _, m := range methods {
+		if m != http.MethodGet {
+			t.Errorf("a check has sent a %s to the account", m)
+		}
+	}
+	refuse = http.StatusForbidden
+	code, out, errs := check()
+	if code != exitFailed || strings.Count(out, "does not work") != 1 || !strings.HasPrefix(errs, "error: ledger: check the ledger: read the table") ||
+		strings.Contains(errs, "s3cr3t") || strings.Contains(errs, "czNjcjN0") || strings.Contains(errs, account.URL) {
+		t.Errorf("a wrong key: got exit code %d\n%s%s", code, out, errs)
 	}
 }
 

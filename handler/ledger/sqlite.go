@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,11 +171,18 @@ func (s *sqlite) query(ctx context.Context, query string, args ...any) ([]entity
 	return page, nil
 }
 
+// check makes no file and no tables, which a read elsewhere would: it looks whether the directory is there, and whether a
+// file that is there is a database.
 func (s *sqlite) check(ctx context.Context) error {
-	for _, table := range []string{signups, state} {
-		if _, _, err := s.scan(ctx, table, "", "~", 1); err != nil {
-			return err
+	if _, err := os.Stat(s.path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Dir(s.path)); err != nil {
+			return fmt.Errorf("make %s: %w", s.path, err)
 		}
+		return nil
+	}
+	var tables int
+	if err := s.db.QueryRowContext(ctx, `select count(*) from sqlite_master`).Scan(&tables); err != nil {
+		return fmt.Errorf("read %s: %w", s.path, err)
 	}
 	return nil
 }

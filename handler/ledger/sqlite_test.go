@@ -72,3 +72,31 @@ func TestSQLiteErrorsNameTheFile(t *testing.T) {
 		t.Errorf("check a file in a folder that is not there: got error %v, want one that names the file", err)
 	}
 }
+
+func TestACheckMakesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ledger.db")
+	check := func(path string) error {
+		l, err := ledger.OpenSQLite(path, "tenant")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Check(t.Context())
+	}
+	if err := check(path); err != nil {
+		t.Errorf("no file yet: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("the check has left %v, %v", left, err)
+	}
+	if err := check(filepath.Join(dir, "nowhere", "ledger.db")); err == nil {
+		t.Error("a directory that is not there: got no error")
+	}
+	if err := os.WriteFile(path, []byte("this is no database, and long enough to be looked at as one would be"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(path); err == nil {
+		t.Error("a file that is no database: got no error")
+	}
+}
