@@ -71,7 +71,7 @@ func TestProfileLeavesOutWhatEntraWouldRefuse(t *testing.T) {
 			"mapping: profile.userPrincipalName: the result has an @; write only what stands before it"},
 		{"a long user principal name", pipeline.Spec{UserPrincipalName: `repeat("x", 65)`}, signup.Patch{},
 			"mapping: profile.userPrincipalName: the result has more than 64 characters"},
-		{"a long attribute", pipeline.Spec{Attributes: map[string]string{"a": `repeat("x", 251)`, "b": `"y"`}}, signup.Patch{Attributes: map[string]string{"b": "y"}},
+		{"a long attribute", pipeline.Spec{Attributes: map[string]string{"a": `repeat("x", 251)`, "b": `repeat("é", 250)`}}, signup.Patch{Attributes: map[string]string{"b": strings.Repeat("é", 250)}},
 			"mapping: profile.attributes.a is longer than 250 characters"},
 		{"a long extension attribute", pipeline.Spec{Attributes: map[string]string{"extensionAttribute1": `repeat("x", 1025)`, "extensionAttribute2": `repeat("y", 1024)`}},
 			signup.Patch{Attributes: map[string]string{"extensionAttribute2": strings.Repeat("y", 1024)}}, "mapping: profile.attributes.extensionAttribute1 is longer than 1024 characters"},
@@ -165,6 +165,10 @@ func TestChangeOverwritesNothingThatAPersonChose(t *testing.T) {
 	u.DisplayName, u.UserPrincipalName, u.Attributes["new"] = "Jay", "jay@x.example", "1"
 	if got := pipeline.Change(u, desired); !got.Empty() {
 		t.Errorf("a user with a name of their own: %+v, want nothing", got)
+	}
+	u = jane()
+	if got := pipeline.Change(u, signup.Patch{UserPrincipalName: strings.ToUpper(u.UserPrincipalName)}); !got.Empty() {
+		t.Errorf("the generated name itself: %+v, want nothing", got)
 	}
 }
 

@@ -305,23 +305,37 @@ func TestANameThatWasWrittenBeforeTheAnswerWasLostStays(t *testing.T) {
 	})
 }
 
-// A name that the directory does not take is told of, and the rest is written all the same.
+// A name that the directory does not take is told of, and the rest, if there is any, is written all the same.
 func TestARefusedNameDoesNotWithholdTheLinkBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newWorld(t, spec())
-		w.users.patch = func(_ signup.UserID, p signup.Patch) error {
-			if p.UserPrincipalName != "" {
-				return &signup.Error{Class: signup.Permanent, Code: "upn-invalid", Status: 400}
-			}
-			return nil
-		}
-		id := w.signUp(1)
-		w.mustRun(time.Minute)
-		if u := w.users.all[id]; !u.HasGeneratedUPN() || u.DisplayName != "Ana Nr1" || u.Attributes["billingId"] != "billing_1" {
-			t.Errorf("got %+v", u)
-		}
-		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: failed upn-invalid")
-	})
+	alone := spec()
+	alone.DisplayName, alone.Attributes = "", nil
+	for name, c := range map[string]struct {
+		spec    pipeline.Spec
+		want    string
+		patches int
+	}{
+		"with more": {spec(), "Ana Nr1 map[billingId:billing_1]", 2},
+		"alone":     {alone, "unknown map[]", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t, c.spec)
+				w.users.patch = func(_ signup.UserID, p signup.Patch) error {
+					if p.UserPrincipalName != "" {
+						return &signup.Error{Class: signup.Permanent, Code: "upn-invalid", Status: 400}
+					}
+					return nil
+				}
+				id := w.signUp(1)
+				w.mustRun(time.Minute)
+				u := w.users.all[id]
+				if got := fmt.Sprint(u.DisplayName, " ", u.Attributes); got != c.want || !u.HasGeneratedUPN() || len(w.users.patches) != c.patches {
+					t.Errorf("got %s, %s after %d patches", got, u.UserPrincipalName, len(w.users.patches))
+				}
+				w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: failed upn-invalid")
+			})
+		})
+	}
 }
 
 // A link-back that is not there yet when the name is refused is not withheld either, and the refusal is told of at the end.
@@ -344,6 +358,46 @@ func TestARefusedNameDoesNotWithholdALaterLinkBack(t *testing.T) {
 			t.Errorf("got %+v", u)
 		}
 		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: failed upn-invalid")
+	})
+}
+
+// An account id that stands on the record is handed to its destination, wherever the link-back lives.
+func TestALinkBackOnTheRecordIsHandedToItsDestination(t *testing.T) {
+	for _, attribute := range []string{"billingId", "extensionAttribute7"} {
+		t.Run(attribute, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := spec()
+				s.Attributes = map[string]string{attribute: "accounts.billing?.id"}
+				w := newWorld(t, s)
+				id := w.signUp(1)
+				u := w.users.all[id]
+				u.Attributes = map[string]any{attribute: "billing_9"}
+				w.users.put(u)
+				w.mustRun(time.Minute)
+				if got := w.systems["billing"].requests[0].Known; got != "billing_9" {
+					t.Errorf("billing is told of %q", got)
+				}
+				if got := w.systems["crm"].requests[0].Known; got != "" {
+					t.Errorf("crm is told of %q", got)
+				}
+			})
+		})
+	}
+}
+
+// What the record says of an account that will never be is written when that is known.
+func TestTheRecordCanSayThatAnAccountHasFailed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := spec()
+		s.Attributes = map[string]string{"billingId": `accounts.billing?.id ?? "none"`}
+		w := newWorld(t, s)
+		w.systems["billing"].before = always(&signup.Error{Class: signup.Permanent, Code: "rejected"})
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		if got := w.users.all[id].Attributes["billingId"]; got != "none" {
+			t.Errorf("got %v", got)
+		}
+		w.want(id, "billing: failed rejected", "crm: skipped needs", "news: skipped rule", "profile: associated")
 	})
 }
 
