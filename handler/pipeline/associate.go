@@ -201,7 +201,9 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 			errs = append(errs, res.Err)
 		}
 	}
-	leave(slices.CompactFunc(errs, oneFailure)...)
+	if opened := leave(slices.CompactFunc(errs, oneFailure)...); opened != nil {
+		r.leftAlone(name, opened)
+	}
 	cut := ctx.Err() != nil
 	return func(i int) *signup.Outcome {
 		if cut && results[i].Err != nil {
@@ -209,6 +211,15 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 		}
 		return &signup.Outcome{Destination: name, Account: results[i].Account, Err: results[i].Err, LastSuccess: last}
 	}
+}
+
+// leftAlone tells that a destination's breaker has opened: its users are pending, and would be so for days without a word.
+func (r *run) leftAlone(name string, why error) {
+	detail := ""
+	if e, ok := errors.AsType[*signup.Error](why); ok {
+		detail = e.Detail
+	}
+	r.log.Warn("destination left alone for a while", "destination", name, "until", r.gates[name].snapshot().Until, "reason", codeOf(why), "detail", detail)
 }
 
 // oneFailure reports that two users' answers are that of one call, which has failed for all: one error, wrapped or not.

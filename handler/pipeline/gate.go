@@ -108,13 +108,14 @@ func newGate(name string, clock signup.Clock, perSecond float64, burst, concurre
 }
 
 // enter waits for n users' turn, not much longer than patience. Without one it says how long to leave the destination
-// alone; with one, leave is to be called with the answers that the turn brought.
-func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error), wait time.Duration) {
+// alone; with one, leave is to be called with the answers that the turn brought, and returns the one that has opened the
+// breaker, nil if none has.
+func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error) error, wait time.Duration) {
 	probe, wait := g.admit()
 	if wait > 0 {
 		return nil, wait
 	}
-	giveUp := func(wait time.Duration) (func(...error), time.Duration) {
+	giveUp := func(wait time.Duration) (func(...error) error, time.Duration) {
 		g.endProbe(probe)
 		return nil, max(wait, time.Second)
 	}
@@ -136,10 +137,11 @@ func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error), wai
 			return nil, wait
 		}
 	}
-	return func(errs ...error) {
-		g.report(errs)
+	return func(errs ...error) error {
+		opened := g.report(errs)
 		g.endProbe(probe)
 		<-g.slots
+		return opened
 	}, 0
 }
 
@@ -188,17 +190,21 @@ func (g *gate) reserve(n int) (time.Duration, bool) {
 	return delay, true
 }
 
-// report takes the answers of a turn into account.
-func (g *gate) report(errs []error) {
+// report takes the answers of a turn into account, and returns the one that has opened the breaker.
+func (g *gate) report(errs []error) (opened error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.clock.Now()
 	for _, err := range errs {
-		g.breaker = g.breaker.Report(err, now, g.fuse)
+		before := g.breaker.Opened
+		if g.breaker = g.breaker.Report(err, now, g.fuse); g.breaker.Opened > before {
+			opened = err
+		}
 		if signup.ClassOf(err) == signup.Throttled && err != nil {
 			g.hold = later(g.hold, now.Add(max(retryAfter(err), time.Second)))
 		}
 	}
+	return opened
 }
 
 func (g *gate) snapshot() Breaker {

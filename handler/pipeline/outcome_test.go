@@ -1,10 +1,12 @@
 package pipeline_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -48,9 +50,11 @@ func TestOneDeadDestinationDoesNotKeepTheOthersBack(t *testing.T) {
 		s := spec()
 		s.Destinations = append(s.Destinations, pipeline.DestinationSpec{Name: "dead", Record: map[string]any{"x": "user.id"}})
 		w := newWorld(t, s)
+		var log bytes.Buffer // which a handler of slog's writes to line by line
+		w.engine.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		w.systems["dead"].before = func(context.Context, signup.Request) error {
 			time.Sleep(time.Second) // so that those who are let in together are there together
-			return &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
+			return &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503, Detail: "the shop is closed"}
 		}
 		w.mustRun(0)
 		for n := range 60 {
@@ -61,6 +65,9 @@ func TestOneDeadDestinationDoesNotKeepTheOthersBack(t *testing.T) {
 			t.Errorf("billing has %d of 60", got)
 		}
 		calls := len(w.systems["dead"].requests)
+		if got := strings.Count(log.String(), `msg="destination left alone for a while" run=`); got != 1 || !strings.Contains(log.String(), " destination=dead ") || !strings.Contains(log.String(), ` reason=unavailable detail="the shop is closed"`) {
+			t.Errorf("the log says %d times that a destination is left alone, want once, with its name and the reason:\n%s", got, log.String())
+		}
 		if calls > 20 {
 			t.Errorf("the dead destination was called %d times; want its breaker to open after 5 failures and what was on its way", calls)
 		}
