@@ -15,7 +15,7 @@ help: ## Explain the targets
 build: ## Build bin/handler, static, for this machine
 	CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o $(HANDLER) ./handler
 
-run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, three destinations
+run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, every kind of destination
 	$(HANDLER) local --signups $(SIGNUPS)
 
 test: build databases $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector

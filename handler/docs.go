@@ -118,7 +118,7 @@ func settingsPage() []byte {
 	return []byte(b.String())
 }
 
-//go:embed examples/*.yaml
+//go:embed examples/*.yaml examples/*.md
 var examples embed.FS
 
 // examplesOf are the configurations that show a kind, by title: minimal, full, and others.
@@ -143,6 +143,12 @@ func examplesOf(kind string) (titles []string, texts []string) {
 	return titles, texts
 }
 
+// notesOf is what a person does for a kind, and may rely on; a test demands that there is some.
+func notesOf(kind string) string {
+	text, _ := examples.ReadFile("examples/" + kind + ".md")
+	return string(text)
+}
+
 const destinationsIntro = `A destination's ` + "`connector`" + ` is one of the kinds below. Secrets come from app settings: ` + "`${NAME}`" + `.
 
 Every destination has a rate, a number of calls at the same time, and a breaker of its own, so that one's trouble is not
@@ -151,13 +157,19 @@ change them. A breaker opens after 5 failures in a row, or at once when the dest
 30 s at first and twice as long each time, up to 15 minutes; then one user tries. Throttling (Retry-After) holds the whole
 destination and is no failure. With ` + "`mode: observe`" + ` everything is evaluated, the fields that would be sent are recorded, and
 nothing is sent.
+
+A destination hears of a user once: what changes in the profile later is not sent. The account's id that it gives is in the
+ledger, and for others to use, as ` + "`accounts.NAME.id`" + `. Who was settled before the destination was added is not brought there.
+Whatever a system answers, no user is dropped: transient trouble is tried again for 14 days, and a user whom the system
+refuses for good is ` + "`failed`" + ` with a code ([operations](operations.md#what-the-codes-mean)). Before the first user:
+` + "`bin/handler check --online`" + `, which changes nothing anywhere.
 `
 
 func destinationsPage() []byte {
 	var b strings.Builder
 	b.WriteString("# Destinations\n\n" + generated + destinationsIntro)
 	for _, k := range kinds(nil) {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", k.Name, k.Doc)
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s\n", k.Name, k.Doc, notesOf(k.Name))
 		rate := "no limit"
 		if k.Rate > 0 {
 			rate = fmt.Sprintf("%g calls a second, %d at once", k.Rate, k.Burst)

@@ -107,6 +107,11 @@ func TestExamplesAreGoodConfigurations(t *testing.T) {
 			t.Errorf("kind %s has the examples %v: write handler/examples/%s.minimal.yaml and .full.yaml", k.Name, titles, k.Name)
 			continue
 		}
+		for _, wanted := range []string{"**Set up.**", "**Once.**", "**Conflicts.**"} {
+			if !strings.Contains(notesOf(k.Name), wanted) {
+				t.Errorf("handler/examples/%s.md does not say %s", k.Name, wanted)
+			}
+		}
 		shown := map[string]bool{}
 		for i, text := range texts {
 			c, err := parseConfig(k.Name+"."+titles[i]+".yaml", []byte(text), getenv, newConnectorChecks())

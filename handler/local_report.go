@@ -33,6 +33,7 @@ type localReport struct {
 	Graph              map[string]int            `json:"graph"`        // the same by route
 	ProfileReads       int                       `json:"profileReads"` // of them, among the last 10,000
 	Patches            int                       `json:"patches"`      // of them, that were accepted, likewise
+	Refused            int                       `json:"refused"`      // patches that were not, likewise
 	LedgerTransactions int64                     `json:"ledgerTransactions"`
 	LedgerNotes        int64                     `json:"ledgerNotes"` // writes of watermarks, the lease and the like
 	Runs               int                       `json:"runs"`        // that answered; only their transactions are counted
@@ -70,6 +71,8 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 			r.ProfileReads++
 		case call.Method == "PATCH" && strings.Contains(call.URL, "/users/") && call.Status == 204:
 			r.Patches++
+		case call.Method == "PATCH" && strings.Contains(call.URL, "/users/"):
+			r.Refused++
 		}
 	}
 	for _, run := range l.reports {
@@ -228,10 +231,14 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	fmt.Fprintf(t, "\nsign-up to detection\tp50 %.0f s, p99 %.0f s\t(simulated time; the timer fires every minute)\n", r.Delay.P50, r.Delay.P99)
 	fmt.Fprintf(t, "sign-up to associated\tp50 %.0f s, p99 %.0f s\n", r.DelayAssociated.P50, r.DelayAssociated.P99)
 	fmt.Fprintf(t, "Graph calls\t%d\t%.2f a user: %s\n", r.GraphCalls, float64(r.GraphCalls)/users, graphByKind(r.Graph))
-	fmt.Fprintf(t, "profile reads\t%d\t%.1f users each\n", r.ProfileReads, users/float64(max(r.ProfileReads, 1)))
 	changed := max(r.Destinations[signup.Profile][string(signup.Associated)], 1)
-	fmt.Fprintf(t, "patches\t%d\t%.2f a user with a changed record; %d more were refused, as of users not replicated yet, or failed\n",
-		r.Patches, float64(r.Patches)/float64(changed), r.Graph["PATCH /v1.0/users/{id}"]-r.Patches)
+	if all := len(l.Tenant.Requests()); all < r.GraphCalls {
+		fmt.Fprintf(t, "of the last %d of them\tprofile reads %d, patches %d, refused ones %d\n", all, r.ProfileReads, r.Patches, r.Refused)
+	} else {
+		fmt.Fprintf(t, "profile reads\t%d\t%.1f users each\n", r.ProfileReads, users/float64(max(r.ProfileReads, 1)))
+		fmt.Fprintf(t, "patches\t%d\t%.2f a user with a changed record; %d more were refused, as of users not replicated yet, or failed\n",
+			r.Patches, float64(r.Patches)/float64(changed), r.Refused)
+	}
 	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, and %d notes, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.LedgerNotes, r.Runs)
 	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)

@@ -153,7 +153,7 @@ func (c simCommand) Run(ctx context.Context, s system) error {
 		return err
 	}
 	defer world.server.Close()
-	fmt.Fprintf(s.stdout, "The simulated tenant, Stripe and webhook receiver are at %s; what they hold goes with this process.\n", world.server.URL)
+	fmt.Fprintf(s.stdout, "The simulated tenant and systems are at %s; what they hold goes with this process.\n", world.server.URL)
 	fmt.Fprintf(s.stdout, "Certificate authority: %s\nCustomers database:    %s\n", world.path("ca.pem"), world.path("customers.db"))
 	fmt.Fprintln(s.stdout, "Start Azurite and, in the project's folder, 'func start'. Ctrl+C ends this.")
 	clock := signup.ScaledClock{}
