@@ -166,6 +166,20 @@ func TestEventGridAWrongInputSchemaIsNobodysEnd(t *testing.T) {
 	}
 }
 
+// An outage in the middle of a read is no refusal of an event.
+func TestEventGridAnOutageBesideATakenEventIsTransient(t *testing.T) {
+	calls := 0
+	c := topic(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader([]int{413, 200, 503}[calls])
+		calls++
+	}))
+	reqs := readers(2, func(int) int { return 1 })
+	results := c.AssociateAll(t.Context(), reqs)
+	if got := strings.Join(outcomes(t, reqs, results), " "); got != "ok unavailable" || signup.ClassOf(results[1].Err) != signup.Transient {
+		t.Errorf("got %s, %s", got, signup.ClassOf(results[1].Err))
+	}
+}
+
 func TestEventGridAnOutageIsEverybodys(t *testing.T) {
 	for _, status := range []int{401, 429, 503} {
 		calls := 0
