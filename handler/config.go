@@ -163,7 +163,7 @@ func (r *reader) check(c *Config) {
 	var problems []pipeline.Problem
 	c.Mapping, problems = pipeline.Compile(spec)
 	for _, p := range problems {
-		if strings.HasSuffix(p.Path, ".name") && (r.nodes[p.Path] == nil || r.at(p.Path)) {
+		if strings.HasSuffix(p.Path, ".name") && (r.nodes[p.Path] == nil || r.at(p.Path, r.errs)) {
 			continue // the decoder has said so
 		}
 		r.expressionProblem(p)
@@ -188,24 +188,25 @@ func (r *reader) checkConnector(path string, d DestinationConfig) {
 	if r.checks.Record != nil {
 		errs = append(errs, r.checks.Record(d.Connector, d.Record)...)
 	}
+	said := r.errs
 	for _, err := range errs {
 		text, at := err.Error(), path
 		if m := placed.FindStringSubmatch(text); m != nil {
 			at, text = path+"."+m[1], text[len(m[0]):]
 		}
-		if !r.at(at) { // a value that could not be read is not also missing
+		if !r.at(at, said) { // a value that could not be read is not also missing
 			r.problem(at, "%s", text)
 		}
 	}
 }
 
-// at reports that there is a problem with that very value already.
-func (r *reader) at(path string) bool {
+// at reports that one of these errors is about that very value.
+func (r *reader) at(path string, errs ConfigErrors) bool {
 	n := r.nodes[path]
 	if n == nil {
 		return false
 	}
-	return slices.ContainsFunc(r.errs, func(e configError) bool { return e.line == n.line && e.column == n.column })
+	return slices.ContainsFunc(errs, func(e configError) bool { return e.line == n.line && e.column == n.column })
 }
 
 // problem notes what is wrong with the value at path; if there is none, it is placed at the nearest key above.

@@ -299,6 +299,21 @@ destinations:
 	}
 }
 
+func TestAllThatAKindFindsWrongWithOneValueIsSaid(t *testing.T) {
+	const text = `
+destinations:
+  - name: crm
+    connector: sql
+    settings: { driver: postgres, dsn: "${CUSTOMERS_DSN}", statement: "insert into customers values (:emial)" }
+    record: { email: user.email }
+`
+	_, err := parseConfig("f", []byte(text), exampleSettings(t), newConnectorChecks())
+	all, _ := errors.AsType[ConfigErrors](err)
+	if len(all) != 3 {
+		t.Errorf("got %v; want that it has no :user_id, that :emial is no field, and that email is not used", err)
+	}
+}
+
 // decoded is a YAML text as JSON has it.
 func decoded(t *testing.T, yaml string) (value any) {
 	t.Helper()
