@@ -74,6 +74,7 @@ type connectorChecks struct {
 	Kinds    []string // nil = any
 	Settings func(kind string, settings, record map[string]any) []error
 	Record   func(kind string, record map[string]any) []error
+	Most     func(kind string) int // calls at the same time that are allowed; 0 = any number
 }
 
 const (
@@ -187,6 +188,11 @@ func (r *reader) checkConnector(path string, d DestinationConfig) {
 	}
 	if r.checks.Record != nil {
 		errs = append(errs, r.checks.Record(d.Connector, d.Record)...)
+	}
+	if r.checks.Most != nil {
+		if most := r.checks.Most(d.Connector); most > 0 && d.Concurrency > most {
+			r.problem(path+".concurrency", "must be from 1 to %d for %s", most, d.Connector)
+		}
 	}
 	said := r.errs
 	for _, err := range errs {

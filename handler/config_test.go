@@ -404,3 +404,13 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestConcurrencyStaysWithinWhatAVendorAllows(t *testing.T) {
+	const text = "destinations:\n  - name: news\n    connector: mailchimp\n    concurrency: %d\n    settings: { apiKey: \"${MAILCHIMP_API_KEY}\", audience: 1a2b3c }\n"
+	for n, want := range map[int]string{10: "", 11: "f:4:18: destination news: concurrency: must be from 1 to 10 for mailchimp"} {
+		_, err := parseConfig("f", fmt.Appendf(nil, text, n), getTestSetting, newConnectorChecks())
+		if got := fmt.Sprint(err); want != "" && got != want || want == "" && err != nil {
+			t.Errorf("%d: got %v, want %q", n, err, want)
+		}
+	}
+}

@@ -174,7 +174,11 @@ func destinationsPage() []byte {
 		if k.Rate > 0 {
 			rate = fmt.Sprintf("%g calls a second, %d at once", k.Rate, k.Burst)
 		}
-		fmt.Fprintf(&b, "Default rate: %s; %d at the same time.", rate, k.Concurrency)
+		fmt.Fprintf(&b, "Default rate: %s; %d at the same time", rate, k.Concurrency)
+		if k.Most > 0 {
+			fmt.Fprintf(&b, ", and no more than %d whatever is set", k.Most)
+		}
+		b.WriteString(".")
 		if k.Limit != "" {
 			fmt.Fprintf(&b, " Published limits: %s.", k.Limit)
 		}

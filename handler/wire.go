@@ -107,6 +107,10 @@ func newConnectorChecks() connectorChecks {
 			return k.CheckRecord(record)
 		},
 	}
+	checks.Most = func(kind string) int {
+		k, _ := connector.Find(all, kind) // of a kind that is not known nothing is demanded
+		return k.Most
+	}
 	for _, k := range all {
 		checks.Kinds = append(checks.Kinds, k.Name)
 	}

@@ -28,6 +28,7 @@ type Kind struct {
 	Rate        float64 // default calls of Associate a second; 0 = no limit
 	Burst       int     // default burst, at least 1 where Rate is set
 	Concurrency int     // default number of calls at the same time
+	Most        int     // calls at the same time that a destination may be given; 0 = any number
 
 	// Connect makes a connector, without I/O. The errors are all that is wrong with the settings, each naming its key
 	// ("settings.apiKey: missing"), and hold no value. Connector makes such a function.
