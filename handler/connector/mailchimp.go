@@ -22,8 +22,8 @@ type mailchimpSettings struct {
 	network
 	APIKey      string   `json:"apiKey" doc:"An API key; what follows its last hyphen is the data centre, which makes the root unless url is set." required:"true" secret:"true"`
 	Audience    string   `json:"audience" doc:"The audience's id." required:"true"`
-	Tags        []string `json:"tags" doc:"Tags that the contact gets while it is subscribed or asked to confirm; a customer journey that begins with a tag sends the welcome."`
-	IDField     string   `json:"idField" doc:"The tag of a text merge field that holds the user's object id, such as ENTRAOID. With it a contact belongs to one user, whatever becomes of the address, and a contact of another user is refused; without it a contact is its address. An unsure call reads the contacts that have changed since the sign-up, at most 10,000."`
+	Tags        []string `json:"tags" doc:"Tags that the contact gets while it is subscribed or asked to confirm; a customer journey that begins with a tag sends the welcome. Mailchimp does not say whether a tag from before the confirmation begins one: welcome who is asked by a journey that begins with the sign-up."`
+	IDField     string   `json:"idField" doc:"The tag of a text merge field that holds the user's object id, such as ENTRAOID. With it a contact belongs to one user, whatever becomes of the address, and a contact of another user is refused; without it a contact is its address. An unsure call that finds no contact of the user at the address reads those that have changed since the sign-up; if they are more than 10,000 the user fails as not-searchable, and can be replayed only without idField."`
 	Resubscribe string   `json:"resubscribe" doc:"What becomes of a contact that had left, or was archived, before the sign-up: it stays as it is (never), or is asked by mail to confirm (pending)." enum:"never,pending" default:"never"`
 }
 
@@ -33,7 +33,7 @@ func mailchimpKind() Kind {
 		Doc:      "A contact in a Mailchimp audience. Whoever is in it already keeps the state they are in: somebody who has left is not subscribed again.",
 		Settings: mailchimpSettings{}, Rate: 10, Burst: 5, Concurrency: 8, Most: 10,
 		Connect: Connector(openMailchimp),
-		Limit:   "10 calls at the same time a key, and no published rate (mailchimp.com/developer/marketing/docs/fundamentals)",
+		Limit:   "10 calls at the same time a key, whatever its destinations, and no published rate (mailchimp.com/developer/marketing/docs/fundamentals)",
 		Record: []Field{
 			{"email", "e-mail address; the user's contact address if absent"},
 			{"ipSignup", "the IP address of the sign-up, as a proof of consent"},

@@ -166,6 +166,8 @@ func TestSalesforceMatchThatCannotBeSeenIsNotLinked(t *testing.T) {
 	wantErr(t, o.all(t, person(1))[0].Err, signup.Permanent, "duplicate")
 	o.there.Faults.Add(sim.Fault{Method: "GET", Path: "/sobjects/Contact/003", Status: 404, Body: "no such page"})
 	wantErr(t, o.all(t, person(1))[0].Err, signup.Systemic, "not-found")
+	o.there.Faults.Add(sim.Fault{Method: "GET", Path: "/sobjects/Contact/Entra", Status: 404, Body: "no such page"})
+	wantErr(t, o.all(t, person(1))[0].Err, signup.Systemic, "not-found")
 }
 
 func TestSalesforceReadsTheMatchesInEitherSpelling(t *testing.T) {

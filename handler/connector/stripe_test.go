@@ -418,6 +418,22 @@ func TestStripeAdoption(t *testing.T) {
 	}
 }
 
+// A list that does not filter by the address shows other people's customers.
+func TestStripeAdoptsNoOtherAddressWhateverTheListShows(t *testing.T) {
+	b := stripeBench(t, sim.StripeOptions{}, "email", func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "GET" {
+				r.URL.RawQuery = ""
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	id := b.there.Add(sim.StripeCustomer{Email: "byron@example.com"})
+	if a, err := b.Associate(t.Context(), ada); err != nil || a.ID == id || !a.Created {
+		t.Errorf("got %+v, %v; want a customer of its own", a, err)
+	}
+}
+
 func TestStripeAdoptionSurvivesALostAnswer(t *testing.T) {
 	b := stripeBench(t, sim.StripeOptions{}, "email", nil)
 	id := b.there.Add(sim.StripeCustomer{Email: ada.Email})
