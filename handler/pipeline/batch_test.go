@@ -94,6 +94,23 @@ func TestOneFailedCallIsOneFailureHoweverManyUsersWereInIt(t *testing.T) {
 	}
 }
 
+func TestManyFailuresInOneCallAreAsMany(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, b := newBulkWorld(t)
+		b.before = func(context.Context, signup.Request) error {
+			return &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
+		}
+		for n := range 10 {
+			w.signUp(n)
+		}
+		w.mustRun(time.Minute)
+		b.before = nil
+		w.signUp(10)
+		w.mustRun(time.Second)
+		w.want("75b523ca-d064-4ddf-80af-000000000010", "crm: pending", "profile: associated") // the breaker is open
+	})
+}
+
 func TestAnswersThatAreMissingAreNoAnswers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, b := newBulkWorld(t)
