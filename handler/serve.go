@@ -17,12 +17,16 @@ type serveCommand struct{}
 // invocation says what is wrong: three bad exits would shut the host down, and hide the reason with it.
 func (serveCommand) Run(ctx context.Context, s system) error {
 	log := functions.NewLogger(s.stdout, s.stderr)
-	l, err := functions.Listen(s.getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
-	if err != nil {
-		return refusal{fmt.Errorf("%w; to see the job on this machine run 'handler local'", err)}
+	a, err := openApp(s.getenv, log)
+	if err == nil {
+		defer a.ledger.Close()
+	}
+	// Not before: the host tries again when it is refused, and waits for minutes when it is taken and not answered.
+	l, listenErr := functions.Listen(s.getenv("FUNCTIONS_CUSTOMHANDLER_PORT"))
+	if listenErr != nil {
+		return refusal{fmt.Errorf("%w; to see the job on this machine run 'handler local'", listenErr)}
 	}
 	server := &functions.Server{Log: log}
-	a, err := openApp(s.getenv, log)
 	if err != nil {
 		for _, e := range eachError(err) {
 			log.Error("configuration refused", "err", e)
@@ -31,7 +35,6 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 		server.Functions = map[string]functions.Func{"SyncNewUsers": func(context.Context, functions.Invocation) (any, error) { return nil, refused }}
 		return server.Serve(ctx, l)
 	}
-	defer a.ledger.Close()
 	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": a.syncNewUsers}
 	return server.Serve(ctx, l)
 }
