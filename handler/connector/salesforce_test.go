@@ -326,7 +326,7 @@ func TestSalesforceOutcomes(t *testing.T) {
 		{403, problem("REQUEST_LIMIT_EXCEEDED"), signup.Error{Class: signup.Throttled, Code: "throttled", Detail: "salesforce: REQUEST_LIMIT_EXCEEDED", Status: 403, RetryAfter: 15 * time.Minute}},
 		{403, problem("INSUFFICIENT_ACCESS"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: INSUFFICIENT_ACCESS", Status: 403}},
 		{403, problem("FUNCTIONALITY_NOT_ENABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: FUNCTIONALITY_NOT_ENABLED", Status: 403}},
-		{403, problem("API_CURRENTLY_DISABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: API_CURRENTLY_DISABLED", Status: 403}},
+		{403, problem("API_CURRENTLY_DISABLED"), signup.Error{Class: signup.Systemic, Code: "forbidden", Detail: "salesforce: API_CURRENTLY_DISABLED"}}, // without a status: it is about everybody
 		{404, problem("NOT_FOUND"), signup.Error{Class: signup.Systemic, Code: "schema", Detail: "salesforce: NOT_FOUND", Status: 404}},
 		{410, problem("UNSUPPORTED_API_VERSION"), signup.Error{Class: signup.Systemic, Code: "schema", Detail: "salesforce: UNSUPPORTED_API_VERSION", Status: 410}},
 		{404, "no such page", signup.Error{Class: signup.Systemic, Code: "not-found", Detail: "settings.url is not an org's", Status: 404}},
