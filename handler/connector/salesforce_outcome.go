@@ -90,7 +90,7 @@ func (p salesforceProblem) judge(externalID string, e *signup.Error) (ok bool) {
 		}
 	case isKnown:
 		e.Class, e.Code = known.class, known.code
-		if known.status != 0 || e.Status == 403 { // a 403 that is not one record's must not pass for one user's
+		if known.status != 0 || known.code == "forbidden" { // a 403 about the org must not pass for one user's
 			e.Status = known.status
 		}
 	case e.Status == 0:

@@ -201,7 +201,7 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 			errs = append(errs, res.Err)
 		}
 	}
-	if opened := leave(slices.CompactFunc(errs, oneFailure)...); opened != nil {
+	if opened := leave(failures(errs)...); opened != nil {
 		r.leftAlone(name, opened)
 	}
 	cut := ctx.Err() != nil
@@ -211,6 +211,16 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 		}
 		return &signup.Outcome{Destination: name, Account: results[i].Account, Err: results[i].Err, LastSuccess: last}
 	}
+}
+
+// failures are the answers of one turn, of which the failure of a call for many users is one.
+func failures(errs []error) (out []error) {
+	for _, err := range errs {
+		if !slices.ContainsFunc(out, func(other error) bool { return oneFailure(err, other) }) {
+			out = append(out, err)
+		}
+	}
+	return out
 }
 
 // leftAlone tells that a destination's breaker has opened: its users are pending, and would be so for days without a word.

@@ -17,6 +17,7 @@ type bulk struct {
 	fail    error
 	shorten int
 	refuse  signup.UserID // this one alone is refused
+	invalid bool          // every second user has a record that cannot be sent
 }
 
 var _ signup.Batcher = (*bulk)(nil)
@@ -26,6 +27,8 @@ func (b *bulk) AssociateAll(ctx context.Context, reqs []signup.Request) []signup
 	results := make([]signup.Result, len(reqs))
 	for i, req := range reqs {
 		switch {
+		case b.invalid && i%2 == 1:
+			results[i].Err = &signup.Error{Class: signup.Permanent, Code: "invalid-record"}
 		case b.fail != nil:
 			results[i].Err = b.fail
 		case req.User == b.refuse:
@@ -92,6 +95,21 @@ func TestOneFailedCallIsOneFailureHoweverManyUsersWereInIt(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestOneFailedCallIsOneFailureAlsoWithUsersInBetweenWhoWereNotInIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, b := newBulkWorld(t)
+		b.fail, b.invalid = &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}, true
+		for n := range 12 {
+			w.signUp(n)
+		}
+		w.mustRun(time.Minute)
+		b.fail, b.invalid = nil, false
+		w.signUp(12)
+		w.mustRun(time.Second)
+		w.want("75b523ca-d064-4ddf-80af-000000000012", "crm: associated", "profile: associated") // or the breaker was open
+	})
 }
 
 func TestManyFailuresInOneCallAreAsMany(t *testing.T) {

@@ -56,7 +56,9 @@ func (b Breaker) Report(err error, now time.Time, f Fuse) Breaker {
 	switch {
 	case err == nil:
 		return Breaker{LastSuccess: now}
-	case class == signup.Permanent, class == signup.Skip, aboutUser(err):
+	case class == signup.Skip, codeOf(err) == "invalid-record": // decided without the destination, of which it says nothing
+		return b
+	case class == signup.Permanent, aboutUser(err):
 		return Breaker{LastSuccess: b.LastSuccess}
 	case class == signup.Throttled, b.Open(now): // the latter were on their way when it opened
 		return b

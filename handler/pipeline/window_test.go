@@ -123,6 +123,11 @@ func TestBreaker(t *testing.T) {
 	if b = b.Report(&signup.Error{Class: signup.Permanent}, now, Fuse{}); b.Failures != 0 {
 		t.Error("a refused record shows that the destination works: want the count gone")
 	}
+	for _, err := range []error{&signup.Error{Class: signup.Skip, Code: "no-consent"}, &signup.Error{Class: signup.Permanent, Code: "invalid-record"}} {
+		if got := (Breaker{Failures: 3, Opened: 1}).Report(err, now, Fuse{}); got != (Breaker{Failures: 3, Opened: 1}) {
+			t.Errorf("%v, for which nobody was asked: got %+v, want no change", err, got)
+		}
+	}
 	for range 2 * DefaultFuse.Failures {
 		b = b.Report(&signup.Error{Class: signup.Transient, Code: "not-found", Status: 404}, now, Fuse{})
 		b = b.Report(&signup.Error{Class: signup.Transient, Code: "in-progress", Status: 400}, now, Fuse{})
