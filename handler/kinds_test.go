@@ -130,7 +130,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = bytes.NewBuffer(nil).ReadFrom(r.Body)
 		close(stalled)
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler) // to return would be an answer, which the caller may still see
 	}
 	if spoil {
 		r.Header.Set("Authorization", "Bearer spoiled")
