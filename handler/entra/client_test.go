@@ -155,7 +155,7 @@ func TestAnEndedContextIsTheError(t *testing.T) {
 }
 
 func TestATryThatHangsIsTriedAgain(t *testing.T) {
-	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done(); panic(http.ErrAbortHandler) }
 	g := newGraph(t, hang, page(""))
 	tenant := g.open(func(o *entra.Options) { o.Timeout = time.Second })
 	before := time.Now()
