@@ -62,7 +62,7 @@ type DestinationConfig struct {
 // BreakerConfig says when a destination that fails everybody is left alone.
 type BreakerConfig struct {
 	Failures int           `json:"failures" min:"1" max:"1000" doc:"After so many failures in a row; absent is 5. An answer that refuses everybody, such as a wrong key, opens it at once."`
-	Pause    time.Duration `json:"pause" default:"30s" min:"1s" max:"24h" doc:"For so long at first, and twice as long each time, up to 15 minutes or this, whichever is longer; then one user tries."`
+	Pause    time.Duration `json:"pause" default:"30s" min:"1s" max:"24h" doc:"For so long at first, and twice as long each time, up to 15 minutes or this, whichever is longer; then one call tries."`
 }
 
 // Expression is the text of an expr-lang expression.

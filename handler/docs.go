@@ -154,7 +154,7 @@ const destinationsIntro = `A destination's ` + "`connector`" + ` is one of the k
 Every destination has a rate, a number of calls at the same time, and a breaker of its own, so that one's trouble is not
 another's. The defaults below stay under the vendors' limits; ` + "`rate`, `burst`, `concurrency` and `breaker`" + ` of the destination
 change them. A breaker opens after 5 failures in a row, or at once when the destination refuses everybody (a wrong key), for
-30 s at first and twice as long each time, up to 15 minutes; then one user tries. Throttling (Retry-After) holds the whole
+30 s at first and twice as long each time, up to 15 minutes; then one call tries. Throttling (Retry-After) holds the whole
 destination and is no failure. With ` + "`mode: observe`" + ` everything is evaluated, the fields that would be sent are recorded, and
 nothing is sent.
 

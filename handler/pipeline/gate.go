@@ -33,7 +33,7 @@ func (f Fuse) orDefault() Fuse {
 
 // Breaker keeps a destination that fails everybody from being asked by everybody.
 //
-//	closed ── so many failures in a row (Fuse), or one systemic answer ──► open ── time over ──► half-open: one user ──► closed, or open for twice as long
+//	closed ── so many failures in a row (Fuse), or one systemic answer ──► open ── time over ──► half-open: one call ──► closed, or open for twice as long
 type Breaker struct {
 	Failures    int       `json:"failures,omitempty"` // in a row
 	Opened      int       `json:"opened,omitempty"`   // times in a row
@@ -45,7 +45,7 @@ type Breaker struct {
 // Open reports that nobody may pass before Until.
 func (b Breaker) Open(now time.Time) bool { return now.Before(b.Until) }
 
-// HalfOpen reports that one user may try.
+// HalfOpen reports that one call may try.
 func (b Breaker) HalfOpen(now time.Time) bool { return b.Opened > 0 && !b.Open(now) }
 
 // Report takes one answer into account. Only systemic ones, and transient ones that are not about the one user, count
