@@ -1,6 +1,7 @@
-// Package connector brings users into outside systems: a kind is a file or a few that begin with its name,
-// and Kinds is the one list of them. A connector is opened from typed settings and knows nothing of the engine; it says what happened by the error classes of package
-// signup, and never puts a secret, an address or a vendor's own text into an error or the log.
+// Package connector brings users into outside systems: a kind is a file or a few that begin with its name, and Kinds is
+// the one list of them. A connector is opened from typed settings and knows nothing of the engine; it says what happened
+// by the error classes of package signup, and never puts a secret, an address or a vendor's own text into an error or
+// the log.
 //
 // It imports signup, the vendors' clients, azcore and azidentity (for its errors), and the database drivers.
 package connector
