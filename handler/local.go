@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -285,53 +284,4 @@ func (l *local) killAtWork() {
 			l.show.say("kill: %v", err)
 		}
 	}})
-}
-
-// progress shows how far the play is: one line that changes on a terminal, else a line now and then.
-type progress struct {
-	w        io.Writer
-	terminal bool
-	last     time.Time
-}
-
-func newProgress(s system, json bool) *progress {
-	p := &progress{w: s.stdout}
-	if json {
-		p.w = s.stderr
-	}
-	if f, ok := p.w.(*os.File); ok {
-		info, err := f.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	return p
-}
-
-func (p *progress) say(format string, args ...any) {
-	p.done()
-	fmt.Fprintf(p.w, format+"\n", args...)
-}
-
-func (p *progress) update(at time.Duration, people, of, rows, settled int) {
-	p.line(fmt.Sprintf("simulated %5s   signed up %*d of %d   in the ledger %*d   settled %*d", at.Truncate(time.Second),
-		len(fmt.Sprint(of)), people, of, len(fmt.Sprint(of)), rows, len(fmt.Sprint(of)), settled))
-}
-
-// line shows the text in place of the last one.
-func (p *progress) line(text string) {
-	switch {
-	case p.terminal:
-		fmt.Fprintf(p.w, "\r\033[K%s", text)
-		p.last = time.Now()
-	case time.Since(p.last) >= 2*time.Second:
-		fmt.Fprintln(p.w, text)
-		p.last = time.Now()
-	}
-}
-
-// done ends the line that changes.
-func (p *progress) done() {
-	if p.terminal && !p.last.IsZero() {
-		fmt.Fprintln(p.w)
-		p.last = time.Time{}
-	}
 }
