@@ -2,6 +2,7 @@ package signup
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -14,6 +15,9 @@ const (
 	Associated State = "associated"
 	Skipped    State = "skipped"
 	Failed     State = "failed"
+
+	// Forgotten is of whole rows only: nothing but the user's id is kept, so that the user stays left alone.
+	Forgotten State = "forgotten"
 )
 
 // Profile is the name under which a row keeps the patch of the user's own record; no destination may have it.
@@ -61,12 +65,13 @@ type Row struct {
 	Origin       Origin        `json:"origin,omitempty"`
 	Evidence     string        `json:"evidence,omitempty"` // for the origin
 	Associations []Association `json:"associations"`
-	Due          time.Time     `json:"due,omitzero"`     // when there is something to do; zero = settled
-	Owner        string        `json:"owner"`            // the run that wrote the row last
-	Intent       time.Time     `json:"intent,omitzero"`  // when the open intent was made; zero = none
-	Starts       int           `json:"starts,omitempty"` // intents since the last settle: above 1 a process died at work
-	Unsure       bool          `json:"unsure,omitempty"` // from backfill, census or replay: effects may exist without an intent
-	Missing      time.Time     `json:"missing,omitzero"` // since when the directory answers that there is no such user
+	Due          time.Time     `json:"due,omitzero"`       // when there is something to do; zero = settled
+	Owner        string        `json:"owner"`              // the run that wrote the row last
+	Intent       time.Time     `json:"intent,omitzero"`    // when the open intent was made; zero = none
+	Starts       int           `json:"starts,omitempty"`   // intents since the last settle: above 1 a process died at work
+	Unsure       bool          `json:"unsure,omitempty"`   // from backfill, census or replay: effects may exist without an intent
+	Missing      time.Time     `json:"missing,omitzero"`   // since when the directory answers that there is no such user
+	Forgotten    time.Time     `json:"forgotten,omitzero"` // a tombstone since then: there is nothing else but User and Owner
 
 	Version string `json:"-"` // the ledger's, for compare-and-swap
 }
@@ -260,6 +265,55 @@ func (r Row) Reopen(destination string, now time.Time) Row {
 	}
 	r.Unsure = true
 	return r.schedule()
+}
+
+// Add gives the row an association that it lacks, with a destination that was configured after the row was made, before
+// the profile. One that it has is left as it is, and so is a tombstone.
+func (r Row) Add(destination string, now time.Time) Row {
+	if _, ok := r.Association(destination); ok || !r.Forgotten.IsZero() {
+		return r
+	}
+	at := slices.IndexFunc(r.Associations, func(a Association) bool { return a.Destination == Profile })
+	if at < 0 {
+		at = len(r.Associations)
+	}
+	r.Associations = slices.Insert(slices.Clone(r.Associations), at, Association{Destination: destination, State: Pending, Next: now})
+	r.Unsure = true
+	return r.schedule()
+}
+
+// Forget makes the row a tombstone.
+func (r Row) Forget(now time.Time) Row {
+	return Row{User: r.User, Forgotten: now, Owner: r.Owner, Version: r.Version}
+}
+
+// State is how far the user is as a whole: Pending while anything is, else Failed if anything has, else Skipped if
+// everything was, else Associated. The reason is that of the first failed association, or the one that all skipped ones
+// share, "mixed" if they share none.
+func (r Row) State() (s State, reason string) {
+	s, reasons := Skipped, []string(nil)
+	for _, a := range r.Associations {
+		switch {
+		case !r.Forgotten.IsZero():
+		case a.State == Pending:
+			return Pending, ""
+		case a.State == Failed && s != Failed:
+			s, reason = Failed, a.Reason
+		case a.State == Associated && s != Failed:
+			s = Associated
+		case a.State == Skipped:
+			reasons = append(reasons, a.Reason)
+		}
+	}
+	switch {
+	case !r.Forgotten.IsZero():
+		return Forgotten, ""
+	case s != Skipped:
+		return s, reason
+	case len(slices.Compact(slices.Sorted(slices.Values(reasons)))) == 1:
+		return Skipped, reasons[0]
+	}
+	return Skipped, "mixed"
 }
 
 // Skip ends an association, whatever its state, and leaves the others as they are. It stays skipped until it is
