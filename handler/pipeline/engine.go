@@ -122,10 +122,7 @@ func (e *Engine) newRun(t Trigger) *run {
 
 func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
 	r := e.newRun(t)
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		r.until = deadline.Add(-lastWrite - min(20*time.Second, left/4))
-	}
+	r.setUntil(ctx)
 	if err := r.takeLease(ctx); err != nil || r.sum.Busy {
 		return r, err
 	}
@@ -133,6 +130,14 @@ func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
 		return r, errors.Join(err, r.end(ctx))
 	}
 	return r, nil
+}
+
+// setUntil decides when nothing new is begun any more, by ctx's deadline.
+func (r *run) setUntil(ctx context.Context) {
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		r.until = deadline.Add(-lastWrite - min(20*time.Second, left/4))
+	}
 }
 
 // lastWrite is kept at the end of a run for writing down what is known.

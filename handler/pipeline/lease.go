@@ -198,8 +198,9 @@ type state struct {
 }
 
 type stateBody struct {
-	Since        time.Time      `json:"since"`        // users older than this are 'before'
-	Destinations []since        `json:"destinations"` // which destination was first seen when
+	Since        time.Time      `json:"since"`            // users older than this are 'before'
+	Watched      time.Time      `json:"watched,omitzero"` // what Since was before a backfill lowered it: detectors look since then
+	Destinations []since        `json:"destinations"`     // which destination was first seen when
 	Breakers     []namedBreaker `json:"breakers,omitempty"`
 }
 

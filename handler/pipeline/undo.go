@@ -214,14 +214,14 @@ func (u *undoing) show(ctx context.Context, results []Undone) error {
 }
 
 // patiently repeats a call that may do better later.
-func (u *undoing) patiently(ctx context.Context, call func() error) error {
+func (r *run) patiently(ctx context.Context, call func() error) error {
 	for try := 1; ; try++ {
 		err := call()
 		class := signup.ClassOf(err)
 		if err == nil || class != signup.Transient && class != signup.Throttled || codeOf(err) == "bad-answer" || try == undoTries {
 			return err
 		}
-		if err := u.Clock.Sleep(ctx, max(retryAfter(err), signup.Backoff(try, u.jitter))); err != nil {
+		if err := r.Clock.Sleep(ctx, max(retryAfter(err), signup.Backoff(try, r.jitter))); err != nil {
 			return err
 		}
 	}

@@ -46,6 +46,9 @@ type Event struct {
 	User UserID
 	Kind Kind
 	At   time.Time // when it happened, by the tenant's clock, UTC
+
+	// Created is when the user came into being, where that is not At and the detector knows it; else zero.
+	Created time.Time
 }
 
 // Window is a half-open range of event time, [From, To), UTC.
