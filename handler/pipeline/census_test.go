@@ -20,7 +20,6 @@ import (
 type register struct {
 	*detector
 	users *directory
-	pages int // of so many users, if any; a reader may stop after each
 	read  int // users yielded
 }
 
@@ -59,10 +58,13 @@ func newCensusWorld(t *testing.T, spec pipeline.Spec) *world {
 	return w
 }
 
+// withRegister is to be called again after a restart.
 func (w *world) withRegister() *register {
-	r := &register{detector: w.directory, users: w.users}
-	w.engine.Backstop = r
-	return r
+	if w.register == nil {
+		w.register = &register{detector: &detector{name: "directory", events: slices.Clone(w.directory.events)}, users: w.users}
+	}
+	w.engine.Backstop = w.register
+	return w.register
 }
 
 func (w *world) census(o pipeline.CensusOptions) (pipeline.Census, error) {
@@ -88,12 +90,6 @@ func (w *world) certify() pipeline.Census {
 func (w *world) unseen(n int) signup.UserID {
 	id := w.signUp(n)
 	w.audit.forgetLast()
-	r := w.engine.Backstop.(*register)
-	if r.detector == w.directory { // from now on the detector and the register differ
-		r.detector = &detector{name: "directory", events: slices.Clone(w.directory.events)}
-	} else {
-		r.detector.see(w.directory.events[len(w.directory.events)-1])
-	}
 	w.directory.forgetLast()
 	return id
 }

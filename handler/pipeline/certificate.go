@@ -182,7 +182,11 @@ func (c *Census) pending(row signup.Row, now time.Time) {
 	var oldest Exception
 	for _, a := range row.Associations {
 		since := a.FirstTry
-		if since.IsZero() {
+		switch {
+		case !since.IsZero():
+		case row.Owner == c.ID: // opened again just now
+			since = a.Next
+		default:
 			since = row.Detected
 		}
 		if a.State == signup.Pending && (oldest.User == "" || since.Before(oldest.Since)) {

@@ -30,6 +30,7 @@ type world struct {
 	faults    *faultyLedger
 	audit     *detector
 	directory *detector
+	register  *register // what a census reads, if there is one
 	users     *directory
 	systems   map[string]*system
 	engine    *pipeline.Engine
@@ -83,7 +84,7 @@ func (w *world) mustRun(d time.Duration) pipeline.Summary {
 	return sum
 }
 
-// signUp makes a person sign up now; both detectors see it at once.
+// signUp makes a person sign up now; all detectors see it at once.
 func (w *world) signUp(n int) signup.UserID {
 	id := signup.UserID(fmt.Sprintf("75b523ca-d064-4ddf-80af-%012d", n))
 	now := time.Now().UTC()
@@ -92,6 +93,9 @@ func (w *world) signUp(n int) signup.UserID {
 		Identities: []signup.Identity{{SignInType: "emailAddress", IssuerAssignedID: fmt.Sprintf("ana%d@example.com", n)}}})
 	for _, d := range []*detector{w.audit, w.directory} {
 		d.see(signup.Event{User: id, Kind: signup.Created, At: now})
+	}
+	if w.register != nil {
+		w.register.see(signup.Event{User: id, Kind: signup.Created, At: now})
 	}
 	return id
 }
