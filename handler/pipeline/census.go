@@ -170,8 +170,18 @@ func (r *run) rangeEnd(ctx context.Context) (time.Time, error) {
 	if latest.IsZero() {
 		return latest, nil
 	}
-	if latest.After(r.start) { // by a clock that was wrong, ours or the service's
-		latest = r.start
+	// A watermark may be from the future, of a clock that was wrong: ours, which may be wrong still, or the service's.
+	now := r.start
+	for _, err := range r.Backstop.Events(ctx, signup.Window{From: firstUsers, To: firstUsers.Add(time.Second)}) {
+		if err != nil {
+			return latest, fmt.Errorf("ask the directory for its time: %w", err)
+		}
+	}
+	if served := r.Backstop.Served(); !served.IsZero() && served.Before(now) {
+		now = served
+	}
+	if latest.After(now) {
+		latest = now
 	}
 	return latest.Add(-r.Settings.Overlap).Truncate(time.Second), nil
 }

@@ -20,7 +20,7 @@ import (
 type register struct {
 	*detector
 	users *directory
-	read  int // users yielded
+	pause time.Duration // before each of them
 }
 
 func (r *register) Events(ctx context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
@@ -40,7 +40,7 @@ func (r *register) Events(ctx context.Context, w signup.Window) iter.Seq2[signup
 				if at, ok := u.Attributes["accepted"].(time.Time); ok {
 					e = signup.Event{User: e.User, Kind: signup.Redeemed, At: at, Created: e.At}
 				}
-				r.read++
+				time.Sleep(r.pause)
 			}
 			if !yield(e, err) {
 				return

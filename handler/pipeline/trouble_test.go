@@ -14,7 +14,7 @@ import (
 
 // slowDetector takes its time for each read.
 type slowDetector struct {
-	*detector
+	signup.Detector
 	each time.Duration
 }
 
@@ -26,7 +26,7 @@ func (d slowDetector) Events(ctx context.Context, w signup.Window) iter.Seq2[sig
 			yield(signup.Event{}, ctx.Err())
 			return
 		}
-		d.detector.Events(ctx, w)(yield)
+		d.Detector.Events(ctx, w)(yield)
 	}
 }
 
