@@ -137,6 +137,7 @@ func (a *audit) read(ctx context.Context, w signup.Window, filter string, yield 
 type directory struct {
 	served
 	tenant *Tenant
+	passed atomic.Int64
 }
 
 var _ signup.Detector = (*directory)(nil)
@@ -144,6 +145,9 @@ var _ signup.Detector = (*directory)(nil)
 func (*directory) Name() string { return "directory" }
 
 func (*directory) Retention() time.Duration { return 0 }
+
+// PassedOver is how many records of users could not be decoded since Open. A census counts them.
+func (d *directory) PassedOver() int64 { return d.passed.Load() }
 
 // Events implements signup.Detector. The property has whole seconds, so the window is read from second to second.
 func (d *directory) Events(ctx context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
@@ -169,6 +173,7 @@ func (d *directory) Events(ctx context.Context, w signup.Window) iter.Seq2[signu
 			},
 			each: s.userRecord,
 		}, yield)
+		d.passed.Add(int64(s.named))
 		if err != nil && goOn {
 			yield(signup.Event{}, fmt.Errorf("read the users by creation: %w", err))
 		}

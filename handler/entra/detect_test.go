@@ -292,6 +292,9 @@ func TestDirectoryReadsUsersByCreation(t *testing.T) {
 	if tenant.Counts() != (entra.Counts{Directory: 2, Undecodable: 1}) {
 		t.Errorf("got %+v", tenant.Counts())
 	}
+	if d := tenant.Directory().(interface{ PassedOver() int64 }); d.PassedOver() != 1 {
+		t.Errorf("got %d records passed over, want 1", d.PassedOver())
+	}
 }
 
 func TestNamesAndRetention(t *testing.T) {

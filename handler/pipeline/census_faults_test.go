@@ -239,6 +239,34 @@ func TestAHalfReadSliceOfACensusCountsNobody(t *testing.T) {
 	})
 }
 
+// illegible passes over a record in each read.
+type illegible struct {
+	*register
+	passed int64
+}
+
+func (i *illegible) PassedOver() int64 { return i.passed }
+
+func (i *illegible) Events(ctx context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
+	i.passed++
+	return i.register.Events(ctx, w)
+}
+
+func TestACensusCountsTheRecordsThatWerePassedOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newCensusWorld(t, oneDestination())
+		time.Sleep(50 * 24 * time.Hour) // two slices, the first of a month and the second from the installation on
+		w.mustRun(0)
+		i := &illegible{register: w.register, passed: 7}
+		w.engine.Backstop = i
+		slices := int64(0)
+		c, err := w.census(pipeline.CensusOptions{Show: func(pipeline.Census) { slices++ }})
+		if err != nil || slices < 2 || c.PassedOver != slices {
+			t.Errorf("got %d passed over in %d slices, %v", c.PassedOver, slices, err)
+		}
+	})
+}
+
 // boring is a directory with n people, all of one second, and others a year before and after.
 type boring struct {
 	at      time.Time
