@@ -28,7 +28,7 @@ type SyncConfig struct {
 	Overlap        time.Duration `json:"overlap" default:"60m" min:"0s" max:"24h" doc:"How far each read reaches back before the last one, since records can be late."`
 	FirstLookBack  time.Duration `json:"firstLookBack" default:"24h" min:"0s" max:"720h" doc:"How far the very first read reaches back; older users are taken in by backfill only."`
 	AuditRetention time.Duration `json:"auditRetention" default:"168h" min:"24h" max:"720h" doc:"How long the tenant keeps its audit log: 168h without a licence, 720h with Microsoft Entra ID P1."`
-	Detectors      []string      `json:"detectors" default:"audit,directory" enum:"audit,directory" doc:"Where sign-ups are looked for."`
+	Detectors      []string      `json:"detectors" default:"audit,directory" enum:"audit,directory,signUps" doc:"Where sign-ups are looked for; signUps, the beta log of user flows, only beside another."`
 }
 
 // SignupsConfig says which sign-ups are associated.
@@ -143,6 +143,9 @@ type reader struct {
 func (r *reader) check(c *Config) {
 	if c.Sync.Overlap > c.Sync.AuditRetention {
 		r.problem("$.sync.overlap", "must not be longer than sync.auditRetention")
+	}
+	if slices.Equal(c.Sync.Detectors, []string{"signUps"}) {
+		r.problem("$.sync.detectors", "signUps must not be alone: it is a preview that may change or end, and it sees nobody whom others bring in; add audit or directory")
 	}
 	if p := c.Profile; len(c.Destinations) == 0 && p.DisplayName == "" && p.UserPrincipalName == "" && len(p.Attributes) == 0 {
 		r.problem("$.destinations", "there is nothing to do: name at least one destination, or something to write to the profile")

@@ -18,6 +18,8 @@ func configSchema(kinds ...connector.Kind) []byte {
 	root := objectSchema(reflect.TypeFor[Config]())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "signup-sync.yaml"
+	sync := root["properties"].(map[string]any)["sync"].(map[string]any)["properties"].(map[string]any)
+	sync["detectors"].(map[string]any)["contains"] = map[string]any{"enum": []string{"audit", "directory"}} // signUps is not enough
 	item := root["properties"].(map[string]any)["destinations"].(map[string]any)["items"].(map[string]any)
 	destination := item["properties"].(map[string]any)
 	var names []string

@@ -69,7 +69,7 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 		Each:         pipeline.Each,
 		Log:          log,
 	}
-	for _, d := range []signup.Detector{a.tenant.Audit(), a.tenant.Directory()} {
+	for _, d := range []signup.Detector{a.tenant.Audit(), a.tenant.Directory(), a.tenant.SignUps()} {
 		if slices.Contains(config.Sync.Detectors, d.Name()) {
 			a.engine.Detectors = append(a.engine.Detectors, d)
 		}

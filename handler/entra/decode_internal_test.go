@@ -114,7 +114,7 @@ func TestFollowStaysOnTheHost(t *testing.T) {
 		"/v1.0/users":                                              false,
 		"https://graph.microsoft.com/%zz":                          false,
 	} {
-		if _, err := c.follow(link); (err == nil) != want {
+		if _, err := c.follow(link, ""); (err == nil) != want {
 			t.Errorf("%s: got %v, want followed %v", link, err, want)
 		}
 	}

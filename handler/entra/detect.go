@@ -136,13 +136,15 @@ func (a *audit) read(ctx context.Context, w signup.Window, filter string, yield 
 // directory reads the users by createdDateTime, which goes back without limit.
 type directory struct {
 	served
-	tenant *Tenant
-	passed atomic.Int64
+	tenant   *Tenant
+	name     string
+	redeemed bool // tell who has accepted an invitation, and when
+	passed   atomic.Int64
 }
 
 var _ signup.Detector = (*directory)(nil)
 
-func (*directory) Name() string { return "directory" }
+func (d *directory) Name() string { return d.name }
 
 func (*directory) Retention() time.Duration { return 0 }
 
@@ -159,12 +161,16 @@ func (d *directory) Events(ctx context.Context, w signup.Window) iter.Seq2[signu
 		top := pageSize
 		filter := fmt.Sprintf("createdDateTime ge %s and createdDateTime le %s",
 			w.From.UTC().Format(second), w.To.Add(time.Second-1).UTC().Format(second))
-		s := newSieve(d.tenant, "directory", w)
+		properties := []string{"id", "createdDateTime"}
+		if d.redeemed {
+			properties = append(properties, "externalUserState", "externalUserStateChangeDateTime")
+		}
+		s := newSieve(d.tenant, d.name, w)
 		goOn, err := s.read(ctx, collection{
 			request: request{kind: directoryCall, served: d.set, info: func(ctx context.Context) (*abstractions.RequestInformation, error) {
 				return d.tenant.client.users().ToGetRequestInformation(ctx, &users.UsersRequestBuilderGetRequestConfiguration{
 					QueryParameters: &users.UsersRequestBuilderGetQueryParameters{
-						Filter: &filter, Select: []string{"id", "createdDateTime"}, Top: &top,
+						Filter: &filter, Select: properties, Top: &top,
 					},
 				})
 			}},
@@ -280,6 +286,8 @@ func (s *sieve) userRecord(d *decoder) error {
 	var r struct {
 		ID      string          `json:"id"`
 		Created string          `json:"createdDateTime"`
+		State   any             `json:"externalUserState"` // these two are there for the backstop only
+		Changed any             `json:"externalUserStateChangeDateTime"`
 		Error   json.RawMessage `json:"error"`
 	}
 	err := d.value(&r)
@@ -295,15 +303,24 @@ func (s *sieve) userRecord(d *decoder) error {
 		s.bad = append(s.bad, recordID(r.ID))
 		return nil
 	}
-	s.add(signup.Event{User: id, Kind: signup.Created, At: at.UTC()})
+	if !s.within(at) {
+		return nil
+	}
+	e := signup.Event{User: id, Kind: signup.Created, At: at.UTC()}
+	if changed, ok := accepted(r.State, r.Changed, e.At); ok {
+		e.Kind, e.At = signup.Redeemed, changed
+	}
+	s.events = append(s.events, e)
 	return nil
 }
 
 func (s *sieve) add(e signup.Event) {
-	if !e.At.Before(s.window.From) && e.At.Before(s.window.To) {
+	if s.within(e.At) {
 		s.events = append(s.events, e)
 	}
 }
+
+func (s *sieve) within(at time.Time) bool { return !at.Before(s.window.From) && at.Before(s.window.To) }
 
 // recordID is a record's id as far as it can be logged: audit ids are opaque, with spaces in some.
 func recordID(s string) string {

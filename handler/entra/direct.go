@@ -35,13 +35,17 @@ func (c *client) direct(method abstractions.HttpMethod, link string, body any) f
 	}
 }
 
-// link is the address of a path, with the parameters of its query as names and values in turn.
+// link is the address of a path of v1.0, with the parameters of its query as names and values in turn.
 func (c *client) link(path string, query ...string) string {
+	return c.linkTo("v1.0", path, query...)
+}
+
+func (c *client) linkTo(version, path string, query ...string) string {
 	values := url.Values{}
 	for i := 0; i < len(query); i += 2 {
 		values.Set(query[i], query[i+1])
 	}
-	s := c.adapter.GetBaseUrl() + path
+	s := c.root.String() + "/" + version + path
 	if len(values) > 0 {
 		s += "?" + strings.ReplaceAll(values.Encode(), "+", "%20")
 	}

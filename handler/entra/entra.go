@@ -41,7 +41,7 @@ type Options struct {
 	Attributes     []string      // the attributes to read, by their names in the configuration; see signup.AttributeKind
 	ExtensionsApp  string        // client id of the app that owns the custom ones; "" looks for the b2c-extensions-app
 	Domain         string        // that user principal names are to have; "" = none in particular
-	AuditRetention time.Duration // how far back the audit log goes; 0 is 7 days, what an external tenant keeps
+	AuditRetention time.Duration // how far back the audit and sign-up logs go; 0 is 7 days, what an external tenant keeps
 }
 
 // Tenant is one tenant's directory and audit log. It is safe for concurrent use; make one at start.
@@ -51,6 +51,7 @@ type Tenant struct {
 	extensions  extensions
 	domain      upnDomain
 	audit       *audit
+	signUps     *signUps
 	directory   *directory
 	undecodable atomic.Int64
 }
@@ -98,7 +99,8 @@ func Open(o Options) (*Tenant, error) {
 	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{app: app, turn: make(chan struct{}, 1)},
 		domain: upnDomain{name: o.Domain, turn: make(chan struct{}, 1)}}
 	t.audit = &audit{tenant: t, retention: o.AuditRetention}
-	t.directory = &directory{tenant: t}
+	t.signUps = &signUps{tenant: t, retention: o.AuditRetention}
+	t.directory = &directory{tenant: t, name: "directory"}
 	return t, nil
 }
 
@@ -126,24 +128,23 @@ func loopback(u *url.URL) bool {
 // Audit detects sign-ups and redeemed invitations in the audit log.
 func (t *Tenant) Audit() signup.Detector { return t.audit }
 
+// SignUps detects people who sign up through a user flow in the sign-up log, which is beta and not in every tenant.
+func (t *Tenant) SignUps() signup.Detector { return t.signUps }
+
 // Directory detects users by the time at which they were created.
 func (t *Tenant) Directory() signup.Detector { return t.directory }
 
-// Backstop is the directory detector once more, for reading what a log no longer has: it has a Served of its own, so that
-// both can be read at the same time.
-func (t *Tenant) Backstop() signup.Detector { return &directory{tenant: t} }
-
 // Counts says what was asked of Graph, each try counted, and how many records were passed over.
 type Counts struct {
-	Audit, Directory, Profiles, Updates, Applications, Members, Packages int64 // calls
-	Undecodable                                                          int64 // records in whole pages that could not be decoded
+	Audit, SignUps, Directory, Profiles, Updates, Applications, Members, Packages int64 // calls
+	Undecodable                                                                   int64 // records in whole pages that could not be decoded
 }
 
 // Counts since Open.
 func (t *Tenant) Counts() Counts {
 	n := func(k kind) int64 { return t.client.calls[k].Load() }
 	return Counts{
-		Audit: n(auditCall), Directory: n(directoryCall), Profiles: n(profileCall),
+		Audit: n(auditCall), SignUps: n(signUpCall), Directory: n(directoryCall), Profiles: n(profileCall),
 		Updates: n(updateCall), Applications: n(applicationCall), Members: n(memberCall), Packages: n(packageCall),
 		Undecodable: t.undecodable.Load(),
 	}

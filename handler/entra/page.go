@@ -146,9 +146,10 @@ func unexpected(err error) error {
 // collection is a read over all pages.
 type collection struct {
 	request
-	next func(ctx context.Context, link string) (*abstractions.RequestInformation, error)
-	each func(d *decoder) error // called again for the elements of a page that is tried again, after start
-	page func(start bool) bool  // start: a page begins, or begins anew; else it is whole: false ends the read
+	next  func(ctx context.Context, link string) (*abstractions.RequestInformation, error)
+	under string                 // what the path of each further page begins with; "" = anything on the same host
+	each  func(d *decoder) error // called again for the elements of a page that is tried again, after start
+	page  func(start bool) bool  // start: a page begins, or begins anew; else it is whole: false ends the read
 }
 
 // read goes through the pages to the last. The first page's error carries its status; a 400 on a later one means that
@@ -169,7 +170,7 @@ func (c *client) read(ctx context.Context, col collection) error {
 		if !col.page(false) || link == "" {
 			return nil
 		}
-		u, err := c.follow(link)
+		u, err := c.follow(link, col.under)
 		if err != nil {
 			return err
 		}
@@ -186,11 +187,15 @@ func (c *client) read(ctx context.Context, col collection) error {
 	}
 }
 
-// follow accepts a link to the next page only if it leads to where the first page came from: the token goes with it.
-func (c *client) follow(link string) (string, error) {
+// follow accepts a link to the next page only if it leads to where the first page came from: the token goes with it, and
+// another version has other records.
+func (c *client) follow(link, under string) (string, error) {
 	u, err := url.Parse(link)
 	if err != nil || u.Scheme != c.root.Scheme || !strings.EqualFold(address(u), address(c.root)) || u.User != nil {
 		return "", &signup.Error{Class: signup.Transient, Code: "bad-answer", Detail: "the link to the next page leads to another host"}
+	}
+	if !strings.HasPrefix(u.Path, under) {
+		return "", &signup.Error{Class: signup.Transient, Code: "bad-answer", Detail: "the link to the next page leads to another version of Graph"}
 	}
 	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20")
 	return u.String(), nil

@@ -236,7 +236,8 @@ func (r *run) room() bool {
 func comeBack(row signup.Row, e signup.Event, detector string, now time.Time) signup.Row {
 	for _, a := range row.Associations {
 		redeemed := e.Kind == signup.Redeemed && a.Reason == reasonNotRedeemed
-		restored := detector == "directory" && a.Reason == reasonDeleted
+		// A log shows the deleted as well; a list of users does not.
+		restored := (detector == "directory" || detector == "backstop") && a.Reason == reasonDeleted
 		if a.State == signup.Skipped && (redeemed || restored) {
 			row = row.Reopen(a.Destination, now)
 			row.Kind, row.Missing = e.Kind, time.Time{}

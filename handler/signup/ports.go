@@ -8,7 +8,7 @@ import (
 
 // Detector sees sign-ups in one place of the tenant.
 type Detector interface {
-	// Name is "audit" or "directory"; it is in the ledger.
+	// Name is "audit", "directory", "signUps" or "backstop"; it is in the ledger.
 	Name() string
 	// Events yields what happened in w, in any order; duplicates, and events just outside of w, are possible. The
 	// first error ends it, and then the events before it are not the whole window. A record that cannot be decoded,

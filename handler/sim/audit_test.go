@@ -473,9 +473,18 @@ func TestSignUpLog(t *testing.T) {
 	if n := len(r.get(path).rows()); n != 4 {
 		t.Errorf("a native sign-up leaves %d rows where it is logged, want 4", n)
 	}
-	o.NoSignUpLog = true
+	o.NoSignUpLog = 403
 	r = serve(t, o)
 	r.want(r.get(path), 403, "Authorization_RequestDenied")
+	o.NoSignUpLog = 404
+	r = serve(t, o)
+	r.want(r.get(path), 404, "Request_ResourceNotFound")
+	o.NoSignUpLog, o.Duplicates = 0, 1
+	r = serve(t, o)
+	r.tenant.SignUp(sim.Person{Email: "jane@example.com"})
+	if n := len(r.get(path, "$filter", "signUpStage eq 'userCreation'").rows()); n != 2 {
+		t.Errorf("where every row is published twice one is there %d times", n)
+	}
 }
 
 func boolInt(b bool) int {

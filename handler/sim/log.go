@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -127,7 +128,11 @@ func (t *Tenant) listAudits(c *graphCall) reply {
 }
 
 func (t *Tenant) listSignUps(c *graphCall) reply {
-	if t.o.NoSignUpLog {
+	switch t.o.NoSignUpLog {
+	case 0:
+	case http.StatusNotFound:
+		return notFound(lastSegment(c.route.template))
+	default:
 		return forbidden()
 	}
 	if c.query.Has("$orderby") {

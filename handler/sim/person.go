@@ -119,6 +119,7 @@ func (t *Tenant) newProperties(p Person, id signup.UserID, now time.Time, chance
 		set("mail", p.Email)
 	case Guest:
 		props["creationType"], props["userType"], props["externalUserState"] = "Invitation", "Guest", "PendingAcceptance"
+		props["externalUserStateChangeDateTime"] = userTime(now)
 		upn = strings.ReplaceAll(p.Email, "@", "_") + "#EXT#@" + t.o.Domain
 		set("mail", p.Email)
 		props["otherMails"] = []any{p.Email}

@@ -34,7 +34,8 @@ type signUpIdentity struct {
 }
 
 // logSignUp writes a sign-up's rows into the sign-up log: one for each stage, with one correlation id; the user's id is
-// in the last one only. Users who were made by others leave none.
+// in the last one only. Users who were made by others leave none. Some rows are published a
+// second time, as audit rows are.
 func (t *Tenant) logSignUp(p Person, id signup.UserID, now time.Time, chance *rand.Rand) {
 	switch p.How {
 	case Email, Social, Failed:
@@ -57,6 +58,14 @@ func (t *Tenant) logSignUp(p Person, id signup.UserID, now time.Time, chance *ra
 		rec := newRecord(mustJSON(row), "createdDateTime", now)
 		rec.shown = now.Add(t.lag(chance, p))
 		t.signUps.add(rec)
+		if chance.Float64() < t.o.Duplicates {
+			if chance.IntN(2) == 0 {
+				row.ID = guid(chance)
+			}
+			again := newRecord(mustJSON(row), "createdDateTime", now)
+			again.shown = now.Add(t.lag(chance, p))
+			t.signUps.add(again)
+		}
 	}
 	stage(first, 0, 33*time.Second)
 	row.AppDisplayName = new("TestApp4")

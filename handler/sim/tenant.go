@@ -102,7 +102,7 @@ type TenantOptions struct {
 	AuditTail         bool          // one row in a thousand takes 15 to 45 minutes
 	Duplicates        float64       // the share of audit rows that are published twice; 0 = 0.005, negative = none
 	RedeemedBy        string        // the service that logs a redemption; "" = "B2B Auth", also seen: "Invited Users"
-	NoSignUpLog       bool          // the sign-up log answers 403
+	NoSignUpLog       int           // the sign-up log answers so: 403 or 404; 0 = it is there
 	NativeSignUps     bool          // native sign-ups leave rows in the sign-up log
 	Replicas          int           // 0 = 3
 	InstantReplicas   bool          // every write shows everywhere at once
