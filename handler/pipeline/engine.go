@@ -53,9 +53,10 @@ type Engine struct {
 	Each         func(n int, f func(i int)) // the one spawn point: f(0) … f(n-1) at the same time; returns after all
 	Log          *slog.Logger
 
-	mu    sync.Mutex
-	known map[signup.UserID]struct{} // users that need no look into the ledger again
-	gates map[string]*gate
+	mu     sync.Mutex
+	known  map[signup.UserID]sight
+	makers []string // the names that sights refer to
+	gates  map[string]*gate
 }
 
 // Trigger is what the host says of this run; all of it is a hint.

@@ -30,7 +30,10 @@ type DetectorSummary struct {
 	Watermark time.Time `json:"watermark"`
 	Slices    int       `json:"slices"` // read to the last page
 	Events    int       `json:"events"`
-	New       int       `json:"new"` // users seen here first
+	New       int       `json:"new"`              // users seen here first, or only in the directory while a gap was closed
+	Also      int       `json:"also,omitempty"`   // users seen here after another detector, as far as that is known
+	LagP50    float64   `json:"lagP50,omitempty"` // seconds from the sign-up until it was shown, of those two; see Sightings
+	LagP99    float64   `json:"lagP99,omitempty"`
 	Gaps      int       `json:"gaps,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -8,20 +9,46 @@ import (
 
 const (
 	maxSlice = time.Hour
-	minSlice = time.Minute
+	minSlice = time.Second // the directory has no finer times
+	// maxGaps bounds the note. One gap comes with each outage longer than the retention, so there is hardly ever a second.
+	maxGaps = 50
+	// skew is how far two clocks may differ without one of them being called wrong.
+	skew = 5 * time.Minute
 )
 
-// mark is the note of one detector: how far it has been read for certain, and what of that could not be.
+// mark is the note of one detector: how far it has been read for certain, what of that could not be, and what it has
+// shown so far.
 type mark struct {
-	Watermark time.Time       `json:"watermark"`       // all that this detector showed before it is in the ledger
-	Slice     time.Duration   `json:"slice,omitempty"` // how much is read at once, when an hour was too much
-	Gaps      []signup.Window `json:"gaps,omitempty"`  // what the log no longer had; read from the directory instead
+	Watermark time.Time     `json:"watermark"`       // all that this detector showed before it is in the ledger
+	Slice     time.Duration `json:"slice,omitempty"` // how much is read at once; 0 = maxSlice
+	Rest      signup.Window `json:"rest,omitzero"`   // of a window that a run had no time for; it comes before the next window
+	Gaps      []gap         `json:"gaps,omitempty"`  // what the log no longer had; read from the directory instead
+	Seen      Sightings     `json:"seen,omitzero"`
+	Recent    [2]Lags       `json:"recent,omitzero"` // of the latest, and of those before: see recentLags
+	Warned    time.Time     `json:"warned,omitzero"` // when a person was told that it is late
 }
 
-// window is what a detector has to read now: from the watermark (or from the last run's start, if the host is late and
-// names an earlier one) less the overlap, up to now. The host's times are hints: one that lies before since or in the
-// future is ignored. What the log no longer has, by its retention, is cut off and returned as the gap.
+// gap is a range that is to be read from the directory.
+type gap struct {
+	signup.Window
+	Slice time.Duration `json:"slice,omitempty"`
+}
+
+// window is what a detector has to read now: the rest of the last window if there is one; else from the watermark (or
+// from the last run's start, if the host is late and names an earlier one) less the overlap, up to now. The host's times
+// are hints: one that lies before since or in the future is ignored. What the log no longer has, by its retention, is cut
+// off and returned as the gap.
+//
+// A rest is read to its own end and no further, so that the next window begins an overlap before the time at which this
+// one was begun, however long it took: what was late is looked for again.
 func (m mark) window(now, since time.Time, overlap, retention time.Duration, t Trigger) (w, gap signup.Window) {
+	oldest := time.Time{}
+	if retention > 0 {
+		oldest = now.Add(-retention)
+	}
+	if !m.Rest.Empty() && !m.Rest.To.After(now) && !m.Rest.From.Before(oldest) {
+		return m.Rest, gap
+	}
 	from := since
 	if !m.Watermark.IsZero() {
 		from = m.Watermark
@@ -33,57 +60,61 @@ func (m mark) window(now, since time.Time, overlap, retention time.Duration, t T
 		}
 		from = later(from.Add(-overlap), since)
 	}
-	if retention > 0 {
-		if oldest := now.Add(-retention); from.Before(oldest) {
-			// What was read before is no gap, whatever the overlap.
-			gap = signup.Window{From: later(from, m.Watermark), To: oldest}
-			from = oldest
-		}
+	if from.Before(oldest) {
+		// What was read before is no gap, whatever the overlap.
+		gap = signup.Window{From: later(from, m.Watermark), To: oldest}
+		from = oldest
 	}
 	return signup.Window{From: from, To: now}, gap
 }
 
-// cut cuts w into pieces of at most step, oldest first.
-func cut(w signup.Window, step time.Duration) []signup.Window {
-	if step <= 0 || step > maxSlice {
-		step = maxSlice
+// head is the first piece of w, of at most step.
+func head(w signup.Window, step time.Duration) signup.Window {
+	if to := w.From.Add(step); to.Before(w.To) {
+		w.To = to
 	}
-	var out []signup.Window
-	for from := w.From; from.Before(w.To); from = from.Add(step) {
-		to := from.Add(step)
-		if to.After(w.To) {
-			to = w.To
-		}
-		out = append(out, signup.Window{From: from, To: to})
-	}
-	return out
+	return w
 }
 
 // advance moves the watermark after a slice was read to its last page and recorded; served is the service's own time,
-// which bounds what it can have shown. It never moves back.
-func (m mark) advance(slice signup.Window, served time.Time) mark {
+// which bounds what it can have shown. It never moves back. The next slice is one of step.
+func (m mark) advance(slice signup.Window, step time.Duration, served time.Time) mark {
 	to := slice.To
 	if !served.IsZero() && served.Before(to) {
 		to = served
 	}
-	if to.After(m.Watermark) {
-		m.Watermark = to
+	m.Watermark = later(m.Watermark, to)
+	if m.Rest.From = slice.To; m.Rest.Empty() {
+		m.Rest = signup.Window{}
 	}
-	if m.Slice != 0 {
-		m.Slice *= 2
-		if m.Slice >= maxSlice {
-			m.Slice = 0
+	m.Slice = step
+	return m
+}
+
+// miss adds a gap, and moves the watermark over it.
+func (m mark) miss(w signup.Window) mark {
+	m.Watermark = later(m.Watermark, w.To)
+	gaps := append(slices.Clone(m.Gaps), gap{Window: w})
+	slices.SortFunc(gaps, func(a, b gap) int { return a.From.Compare(b.From) })
+	m.Gaps = gaps[:1]
+	for _, g := range gaps[1:] {
+		// More than fit are joined with what is between them: to read that again costs time and nothing else.
+		if last := &m.Gaps[len(m.Gaps)-1]; !g.From.After(last.To) || len(m.Gaps) == maxGaps {
+			last.To = later(last.To, g.To)
+		} else {
+			m.Gaps = append(m.Gaps, g)
 		}
 	}
 	return m
 }
 
-// halve makes the slices smaller after one could not be read in time.
-func (m mark) halve() mark {
-	if m.Slice == 0 {
-		m.Slice = maxSlice
+// fill takes off the first gap what was read of it; the next slice is one of step.
+func (m mark) fill(slice signup.Window, step time.Duration) mark {
+	m.Gaps = slices.Clone(m.Gaps)
+	m.Gaps[0].Slice = step
+	if m.Gaps[0].From = slice.To; m.Gaps[0].Empty() {
+		m.Gaps = m.Gaps[1:]
 	}
-	m.Slice = max(m.Slice/2, minSlice)
 	return m
 }
 

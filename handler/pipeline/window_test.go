@@ -42,6 +42,12 @@ func TestWindow(t *testing.T) {
 			trigger: Trigger{PastDue: true, Last: ago(300 * 24 * time.Hour)}, want: signup.Window{From: ago(61 * time.Minute), To: now}},
 		"the watermark beats the host's later start": {mark: mark{Watermark: ago(5 * time.Hour)}, since: since, retention: week,
 			trigger: Trigger{PastDue: true, Last: ago(time.Hour)}, want: signup.Window{From: ago(6 * time.Hour), To: now}},
+		"the rest of a window comes first": {mark: mark{Watermark: ago(3 * time.Hour), Rest: signup.Window{From: ago(150 * time.Minute), To: ago(time.Hour)}}, since: since,
+			retention: week, want: signup.Window{From: ago(150 * time.Minute), To: ago(time.Hour)}},
+		"a rest that the log no longer has": {mark: mark{Watermark: ago(8 * 24 * time.Hour), Rest: signup.Window{From: ago(8 * 24 * time.Hour), To: ago(time.Hour)}}, since: since,
+			retention: week, want: signup.Window{From: ago(week), To: now}, gap: signup.Window{From: ago(8 * 24 * time.Hour), To: ago(week)}},
+		"a rest of a clock that was wrong": {mark: mark{Watermark: ago(time.Minute), Rest: signup.Window{From: ago(time.Minute), To: now.Add(time.Hour)}}, since: since,
+			retention: week, want: signup.Window{From: ago(61 * time.Minute), To: now}},
 		"a watermark from a clock that was wrong": {mark: mark{Watermark: now.Add(9 * time.Hour)}, since: since, retention: week,
 			want: signup.Window{From: ago(time.Hour), To: now}},
 		"an outage longer than the retention leaves a gap": {mark: mark{Watermark: ago(9 * 24 * time.Hour)}, since: since, retention: week,
@@ -63,51 +69,84 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-func TestCutCoversTheWindowOldestFirst(t *testing.T) {
+func TestHeadsCoverTheWindowOldestFirst(t *testing.T) {
 	w := signup.Window{From: ago(150 * time.Minute), To: now}
-	for _, step := range []time.Duration{0, time.Hour, 7 * time.Minute, 48 * time.Hour} {
-		at := w.From
-		for _, s := range cut(w, step) {
-			if !s.From.Equal(at) || s.Empty() || s.To.Sub(s.From) > time.Hour {
+	for _, step := range []time.Duration{time.Second, 7 * time.Minute, time.Hour, 48 * time.Hour} {
+		rest, at := w, w.From
+		for !rest.Empty() {
+			s := head(rest, step)
+			if !s.From.Equal(at) || s.Empty() || s.To.Sub(s.From) > step {
 				t.Fatalf("step %v: got slice %v after %v", step, s, at)
 			}
-			at = s.To
+			at, rest.From = s.To, s.To
 		}
 		if !at.Equal(w.To) {
 			t.Errorf("step %v: covered up to %v, want %v", step, at, w.To)
 		}
 	}
-	if got := cut(signup.Window{From: now, To: now}, time.Hour); len(got) != 0 {
-		t.Errorf("empty window: got %v", got)
-	}
 }
 
 func TestAdvance(t *testing.T) {
 	slice := signup.Window{From: ago(time.Hour), To: now}
-	if got := (mark{}).advance(slice, time.Time{}).Watermark; !got.Equal(now) {
+	if got := (mark{}).advance(slice, 0, time.Time{}).Watermark; !got.Equal(now) {
 		t.Errorf("no date served: got %v, want %v", got, now)
 	}
-	if got := (mark{}).advance(slice, ago(time.Minute)).Watermark; !got.Equal(ago(time.Minute)) {
+	if got := (mark{}).advance(slice, 0, ago(time.Minute)).Watermark; !got.Equal(ago(time.Minute)) {
 		t.Errorf("our clock is ahead of the service's: got %v, want the service's time", got)
 	}
-	if got := (mark{Watermark: now.Add(time.Minute)}).advance(slice, time.Time{}).Watermark; !got.Equal(now.Add(time.Minute)) {
+	if got := (mark{Watermark: now.Add(time.Minute)}).advance(slice, 0, time.Time{}).Watermark; !got.Equal(now.Add(time.Minute)) {
 		t.Errorf("got %v: a watermark never moves back", got)
 	}
-	m := mark{}.halve().halve()
-	if m.Slice != 15*time.Minute {
-		t.Errorf("halved twice: got %v", m.Slice)
+	m := mark{Rest: signup.Window{From: slice.From, To: now.Add(time.Hour)}}
+	if m = m.advance(slice, 0, time.Time{}); m.Rest != (signup.Window{From: now, To: now.Add(time.Hour)}) {
+		t.Errorf("in the middle of a window: got the rest %v", m.Rest)
 	}
-	for range 20 {
-		m = m.halve()
+	if m = m.advance(m.Rest, 0, time.Time{}); m.Rest != (signup.Window{}) {
+		t.Errorf("at its end: got the rest %v", m.Rest)
 	}
-	if m.Slice != minSlice {
-		t.Errorf("halved often: got %v, want %v", m.Slice, minSlice)
+}
+
+func TestGaps(t *testing.T) {
+	hours := func(from, to int) signup.Window {
+		return signup.Window{From: now.Add(time.Duration(from) * time.Hour), To: now.Add(time.Duration(to) * time.Hour)}
 	}
-	for range 10 {
-		m = m.advance(slice, time.Time{})
+	for name, c := range map[string]struct{ add, want []signup.Window }{
+		"apart":                 {[]signup.Window{hours(0, 1), hours(2, 3)}, []signup.Window{hours(0, 1), hours(2, 3)}},
+		"touching":              {[]signup.Window{hours(0, 1), hours(1, 2)}, []signup.Window{hours(0, 2)}},
+		"inside":                {[]signup.Window{hours(0, 4), hours(1, 2)}, []signup.Window{hours(0, 4)}},
+		"around":                {[]signup.Window{hours(1, 2), hours(0, 4)}, []signup.Window{hours(0, 4)}},
+		"earlier":               {[]signup.Window{hours(5, 6), hours(0, 1)}, []signup.Window{hours(0, 1), hours(5, 6)}},
+		"what is between joins": {[]signup.Window{hours(0, 2), hours(4, 6), hours(1, 5)}, []signup.Window{hours(0, 6)}},
+	} {
+		var m mark
+		for _, w := range c.add {
+			before := m
+			m = m.miss(w)
+			if len(before.Gaps) > 0 && cmp.Equal(before.Gaps, m.Gaps) && len(c.want) > 1 {
+				t.Errorf("%s: the old note was changed", name)
+			}
+		}
+		var got []signup.Window
+		for _, g := range m.Gaps {
+			got = append(got, g.Window)
+		}
+		if diff := cmp.Diff(got, c.want); diff != "" {
+			t.Errorf("%s: got (-) want (+):\n%s", name, diff)
+		}
 	}
-	if m.Slice != 0 {
-		t.Errorf("read well again: got %v, want the full hour", m.Slice)
+	var m mark
+	for i := range 3 * maxGaps {
+		m = m.miss(hours(2*i, 2*i+1))
+	}
+	if last := m.Gaps[len(m.Gaps)-1]; len(m.Gaps) != maxGaps || last.To != hours(0, 6*maxGaps-1).To || !m.Watermark.Equal(last.To) {
+		t.Errorf("got %d gaps, the last %v, the watermark %v; want no more than fit, and none lost", len(m.Gaps), last, m.Watermark)
+	}
+	if m = m.fill(hours(0, 1), time.Minute); len(m.Gaps) != maxGaps-1 || !m.Gaps[0].From.Equal(hours(2, 3).From) {
+		t.Errorf("filled one: got %d, the first %v", len(m.Gaps), m.Gaps[0])
+	}
+	old := mark{}.miss(hours(0, 4))
+	if next := old.fill(hours(0, 1), time.Minute); !old.Gaps[0].From.Equal(now) || next.Gaps[0] != (gap{hours(1, 4), time.Minute}) {
+		t.Errorf("filled a part: got %v, and the old note says %v", next.Gaps, old.Gaps)
 	}
 }
 

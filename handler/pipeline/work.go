@@ -216,7 +216,7 @@ func (r *run) settled(changes []change, written []signup.Row) {
 			}
 		}
 		if deleted(c.after) {
-			r.forget(c.after.User)
+			r.lookAgain(c.after.User)
 		}
 		r.mu.Lock()
 		r.sum.add(c)
