@@ -30,7 +30,7 @@ func TestTheBackstopTellsWhoHasRedeemedAndWhen(t *testing.T) {
 		}
 		return users
 	}
-	want := map[signup.UserID]signup.Event{id: created(id, start), pending: created(pending, start), late: {User: late, Kind: signup.Redeemed, At: accepted}}
+	want := map[signup.UserID]signup.Event{id: created(id, start), pending: created(pending, start), late: {User: late, Kind: signup.Redeemed, At: accepted, Created: start}}
 	if diff := cmp.Diff(collect(s.tenant.Backstop()), want); diff != "" {
 		t.Errorf("backstop: got, want:\n%s", diff)
 	}
@@ -44,7 +44,9 @@ func TestBackstopRecords(t *testing.T) {
 	record := func(rest string) string {
 		return `{"id":"` + string(jane) + `","createdDateTime":"2026-01-02T03:00:00Z"` + rest + `}`
 	}
-	redeemed := func(at time.Time) signup.Event { return signup.Event{User: jane, Kind: signup.Redeemed, At: at} }
+	redeemed := func(at time.Time) signup.Event {
+		return signup.Event{User: jane, Kind: signup.Redeemed, At: at, Created: start}
+	}
 	for _, test := range []struct {
 		name, rest string
 		want       signup.Event

@@ -308,7 +308,7 @@ func (s *sieve) userRecord(d *decoder) error {
 	}
 	e := signup.Event{User: id, Kind: signup.Created, At: at.UTC()}
 	if changed, ok := accepted(r.State, r.Changed, e.At); ok {
-		e.Kind, e.At = signup.Redeemed, changed
+		e.Kind, e.At, e.Created = signup.Redeemed, changed, e.At
 	}
 	s.events = append(s.events, e)
 	return nil

@@ -394,7 +394,7 @@ func (c *counting) mend(row signup.Row, e signup.Event, now time.Time) (m mendin
 	if !row.Intent.IsZero() || !row.Forgotten.IsZero() {
 		return m
 	}
-	if again := comeBack(row, e, "directory", now); !slices.Equal(again.Associations, row.Associations) {
+	if again := comeBack(row, e, c.Backstop.Name(), now); !slices.Equal(again.Associations, row.Associations) {
 		m.redeemed = e.Kind == signup.Redeemed && !deleted(row)
 		m.restored = !m.redeemed
 		m.row = again
