@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,6 +19,11 @@ type progress struct {
 	last time.Time
 }
 
+const (
+	redraw = 100 * time.Millisecond // between two changes of the line, at least
+	pause  = 2 * time.Second        // between two plain lines; what takes less says nothing
+)
+
 func newProgress(s system, json bool) *progress {
 	p := &progress{w: s.stdout}
 	if json {
@@ -27,14 +33,46 @@ func newProgress(s system, json bool) *progress {
 		info, err := f.Stat()
 		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}
+	if !p.terminal {
+		p.last = time.Now()
+	}
 	return p
 }
 
+// say writes a line that stays, in place of the one that changes.
 func (p *progress) say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.endLine()
+	if p.terminal && !p.last.IsZero() {
+		fmt.Fprint(p.w, "\r\033[K")
+		p.last = time.Time{}
+	}
 	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
+// part shows how much of something is done, with a bar on a terminal; a total of 0 is one that nobody knows. It may be
+// called for each of millions.
+func (p *progress) part(done, total int, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.terminal && done != total && time.Since(p.last) < redraw:
+	case total <= 0:
+		p.draw(fmt.Sprintf("%d %s", done, what))
+	case p.terminal:
+		p.draw(fmt.Sprintf("%s %*d of %d %s", bar(done, total), len(fmt.Sprint(total)), done, total, what))
+	default:
+		p.draw(fmt.Sprintf("%d of %d %s", done, total, what))
+	}
+}
+
+// barWidth is how many characters a bar has between its brackets.
+const barWidth = 20
+
+// bar draws a share. It is full only when everything is done.
+func bar(done, total int) string {
+	full := min(max(done, 0), total) * barWidth / total
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", barWidth-full) + "]"
 }
 
 func (p *progress) update(at time.Duration, people, of, rows, settled int) {
@@ -46,11 +84,15 @@ func (p *progress) update(at time.Duration, people, of, rows, settled int) {
 func (p *progress) line(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.draw(text)
+}
+
+func (p *progress) draw(text string) {
 	switch {
 	case p.terminal:
 		fmt.Fprintf(p.w, "\r\033[K%s", text)
 		p.last = time.Now()
-	case time.Since(p.last) >= 2*time.Second:
+	case time.Since(p.last) >= pause:
 		fmt.Fprintln(p.w, text)
 		p.last = time.Now()
 	}

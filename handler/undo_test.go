@@ -61,7 +61,7 @@ func TestUndoAgainstASimulatedTenant(t *testing.T) {
 		t.Errorf("the plan has changed the tenant:\n%s", diff)
 	}
 	stranger := "75b523ca-d064-4ddf-80af-87738f504026"
-	if code, said := undo("--yes", "--user", stranger); code != exitFailed || !strings.Contains(said, stranger+"  failed") {
+	if code, said := undo("--yes", stranger); code != exitFailed || !strings.Contains(said, stranger+"  failed") {
 		t.Errorf("a stranger: got exit code %d\n%s", code, said)
 	}
 
@@ -167,7 +167,7 @@ func TestUndoThatFailsClaimsNothing(t *testing.T) {
 		want string
 	}{
 		"stopped":    {stopped, nil, ""},
-		"a stranger": {t.Context(), []string{"--user", "75b523ca-d064-4ddf-80af-87738f504026"}, "failed 1."},
+		"a stranger": {t.Context(), []string{"75b523ca-d064-4ddf-80af-87738f504026"}, "failed 1."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -194,10 +194,10 @@ func TestUndoIsRefused(t *testing.T) {
 		args   []string
 		want   string
 	}{
-		"an id that is none":  {"local.yaml", []string{"--user", "jane"}, "--user: object id has 4 characters"},
+		"an id that is none":  {"local.yaml", []string{"75b523ca-d064-4ddf-80af-87738f504026", "jane"}, "user 2: object id has 4 characters"},
 		"no profile section":  {bare, nil, "no profile section"},
 		"no configuration":    {"missing.yaml", nil, "missing.yaml"},
-		"an unknown argument": {"local.yaml", []string{"everyone"}, "unexpected argument"},
+		"an unknown flag":     {"local.yaml", []string{"--user", "x"}, "unknown flag --user"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			settings := world.settings()

@@ -21,7 +21,6 @@ const (
 	reasonNotRedeemed = "not-redeemed"
 	reasonDeleted     = "deleted"
 	reasonRule        = "rule"
-	reasonNeeds       = "needs" // what it needs has failed, or was skipped; the detail names it
 	reasonObserve     = "observe"
 	reasonRemoved     = "removed"
 
@@ -274,7 +273,7 @@ func (r *run) request(d Destination, j *job, a signup.Association) (signup.Reque
 	pending, failed := j.waits(needs)
 	switch {
 	case failed != "":
-		return signup.Request{}, skip(d.Name, reasonNeeds, failed)
+		return signup.Request{}, skip(d.Name, signup.ReasonNeeds, failed)
 	case len(pending) > 0:
 		return signup.Request{}, &signup.Outcome{Destination: d.Name, NotStarted: true, For: pending}
 	}

@@ -171,7 +171,7 @@ func (m *Mapping) Want(name string, in Input) (record map[string]any, want bool,
 func (e *expression) need(in Input, s *scope) (any, error) {
 	for _, name := range e.must {
 		if _, ok := in.Accounts[name]; !ok {
-			return nil, &signup.Error{Class: signup.Skip, Code: "needs", Detail: name}
+			return nil, &signup.Error{Class: signup.Skip, Code: signup.ReasonNeeds, Detail: name}
 		}
 	}
 	v, err := e.run(s)

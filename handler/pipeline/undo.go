@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	reasonUndone = "undone"
 	// shows is how long a change of a user may take to show in every read. Who reads earlier could take for unwritten
 	// what was written.
 	shows = time.Minute
@@ -31,22 +30,11 @@ type UndoOptions struct {
 // Undone is what became of one user. It names fields, never what is in them.
 type Undone struct {
 	User   signup.UserID `json:"user"`
-	State  UndoState     `json:"state"`
+	State  Fate          `json:"state"`
 	Fields []string      `json:"fields,omitempty"` // that are taken back: displayName, userPrincipalName, attributes.NAME
 	Kept   []string      `json:"kept,omitempty"`   // that hold something else than the mapping makes, and are left alone
 	Err    error         `json:"-"`                // why it failed
 }
-
-// UndoState is how an undo ended for a user.
-type UndoState string
-
-const (
-	UndoPlanned UndoState = "planned" // it was not to act
-	UndoDone    UndoState = "undone"  // also if there was nothing left to take back
-	UndoNothing UndoState = "nothing" // the profile is not written, or undone already
-	UndoGone    UndoState = "gone"    // the directory has no such user
-	UndoFailed  UndoState = "failed"
-)
 
 // Undo takes back what the profile's mapping has written, as far as it still stands there, and sees to it that later
 // runs do not write it again. It holds the run lease while it acts. Nothing tells it what was written but the mapping
@@ -78,7 +66,7 @@ type undoing struct {
 }
 
 func (u *undoing) all(ctx context.Context) error {
-	ids := slices.Compact(slices.Sorted(slices.Values(u.Users)))
+	ids := distinct(u.Users)
 	if u.Users == nil {
 		for row, err := range u.Ledger.All(ctx) {
 			if err != nil {
@@ -125,7 +113,7 @@ func (u *undoing) some(ctx context.Context, ids []signup.UserID) error {
 	results := make([]Undone, len(ids))
 	u.Each(len(ids), func(i int) {
 		at := slices.IndexFunc(rows, func(r signup.Row) bool { return r.User == ids[i] })
-		results[i] = Undone{User: ids[i], State: UndoFailed, Err: err}
+		results[i] = Undone{User: ids[i], State: FateFailed, Err: err}
 		switch {
 		case at < 0:
 			results[i].Err = errors.New("the user is not in the ledger")
@@ -141,24 +129,24 @@ func (u *undoing) some(ctx context.Context, ids []signup.UserID) error {
 
 // one takes back one user's patch.
 func (u *undoing) one(ctx context.Context, row signup.Row, users map[signup.UserID]signup.User) Undone {
-	out := Undone{User: row.User, State: UndoNothing}
+	out := Undone{User: row.User, State: FateNothing}
 	if a, ok := row.Association(signup.Profile); !ok || a.State == signup.Skipped {
 		return out
 	}
 	user, ok := users[row.User]
 	if !ok {
-		out.State = UndoGone
+		out.State = FateGone
 		return out
 	}
 	p := u.Mapping.revert(&job{row: row, user: user})
 	out.Fields, out.Kept = fields(p), u.Mapping.kept(user, p)
-	if out.State = UndoPlanned; !u.Act {
+	if out.State = FatePlanned; !u.Act {
 		return out
 	}
-	out.State = UndoDone
+	out.State = FateUndone
 	if !p.Empty() {
 		if out.Err = u.patiently(ctx, func() error { return u.Directory.Update(ctx, row.User, p) }); out.Err != nil {
-			out.State = UndoFailed
+			out.State = FateFailed
 		}
 	}
 	return out
@@ -168,8 +156,8 @@ func (u *undoing) one(ctx context.Context, row signup.Row, users map[signup.User
 func (u *undoing) write(ctx context.Context, rows []signup.Row, results []Undone) error {
 	var skipped []signup.Row
 	for _, row := range rows {
-		if i := slices.IndexFunc(results, func(o Undone) bool { return o.User == row.User }); results[i].State == UndoDone {
-			row = row.Skip(signup.Profile, reasonUndone, u.Clock.Now())
+		if i := slices.IndexFunc(results, func(o Undone) bool { return o.User == row.User }); results[i].State == FateUndone {
+			row = row.Skip(signup.Profile, signup.ReasonUndone, u.Clock.Now())
 			row.Owner = u.id
 			skipped = append(skipped, row)
 		}
@@ -185,8 +173,8 @@ func (u *undoing) write(ctx context.Context, rows []signup.Row, results []Undone
 	}
 	for i, o := range results {
 		there := slices.ContainsFunc(written, func(r signup.Row) bool { return r.User == o.User })
-		if o.State == UndoDone && !there {
-			results[i].State, results[i].Err = UndoFailed, fmt.Errorf("note it in the ledger: %w", signup.ErrConflict)
+		if o.State == FateUndone && !there {
+			results[i].State, results[i].Err = FateFailed, fmt.Errorf("note it in the ledger: %w", signup.ErrConflict)
 		}
 	}
 	return nil
@@ -196,11 +184,11 @@ func (u *undoing) write(ctx context.Context, rows []signup.Row, results []Undone
 func (u *undoing) show(ctx context.Context, results []Undone) error {
 	var cut error
 	for _, one := range results {
-		if ctx.Err() != nil && one.State == UndoFailed {
+		if ctx.Err() != nil && one.State == FateFailed {
 			cut = ctx.Err() // which says nothing of the user
 			continue
 		}
-		if u.failures++; one.State != UndoFailed {
+		if u.failures++; one.State != FateFailed {
 			u.failures = 0
 		}
 		if u.done++; u.Show != nil {

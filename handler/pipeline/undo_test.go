@@ -30,7 +30,7 @@ func (w *world) undo(ctx context.Context, o pipeline.UndoOptions) ([]string, err
 		if len(one.Kept) > 0 {
 			line += " | " + strings.Join(one.Kept, " ")
 		}
-		if (one.Err != nil) != (one.State == pipeline.UndoFailed) {
+		if (one.Err != nil) != (one.State == pipeline.FateFailed) {
 			w.t.Errorf("%s: %v", line, one.Err)
 		}
 		shown = append(shown, strings.TrimSpace(line))

@@ -23,6 +23,14 @@ const (
 // Profile is the name under which a row keeps the patch of the user's own record; no destination may have it.
 const Profile = "profile"
 
+// Reasons that decide what a replay reopens.
+const (
+	// ReasonNeeds is of an association that was skipped because another one, which the detail names, has no account.
+	ReasonNeeds = "needs"
+	// ReasonUndone is of a profile that was taken back, so that nobody writes it again without being told to.
+	ReasonUndone = "undone"
+)
+
 const (
 	// Horizon is how long an association is tried, from its first try or last reopening.
 	Horizon = 14 * 24 * time.Hour
@@ -254,17 +262,40 @@ func (r Row) Postpone(now time.Time, d time.Duration) Row {
 	return r.Settle(now, outcomes, func(d time.Duration) time.Duration { return d })
 }
 
-// Reopen makes an association pending again, as one whose effect may exist, and starts its horizon anew.
+// Reopen makes an association pending again, as one whose effect may exist, and starts anew everything that is counted
+// towards its end. The user is unsure from then on, for good: that costs a look-up where none is needed, and nothing
+// else. A tombstone stays as it is.
 func (r Row) Reopen(destination string, now time.Time) Row {
+	if !r.Forgotten.IsZero() {
+		return r
+	}
 	r = r.clone()
 	for i := range r.Associations {
 		if a := &r.Associations[i]; a.Destination == destination {
 			a.State, a.Reason, a.Detail, a.Attempts = Pending, "", "", 0
-			a.FirstTry, a.Next, a.Settled = time.Time{}, now, time.Time{}
+			a.FirstTry, a.Forbidden, a.Next, a.Settled = time.Time{}, time.Time{}, now, time.Time{}
 		}
 	}
-	r.Unsure = true
+	r.Unsure, r.Missing = true, time.Time{}
 	return r.schedule()
+}
+
+// Replay reopens the named associations, or gives the row those that it lacks, and with each what was decided by it: the
+// associations that were skipped because they need it, those that need these, and so on, and the profile if it has
+// settled and shows one of their accounts. An undone profile stays so unless it is named. A tombstone stays as it is.
+func (r Row) Replay(destinations, shown []string, now time.Time) Row {
+	for next := slices.Clone(destinations); len(next) > 0; next = next[1:] {
+		name := next[0]
+		r = r.Add(name, now).Reopen(name, now)
+		for _, a := range r.Associations {
+			needs := a.State == Skipped && a.Reason == ReasonNeeds && a.Detail == name
+			shows := a.Destination == Profile && a.State != Pending && a.Reason != ReasonUndone && slices.Contains(shown, name)
+			if needs || shows {
+				next = append(next, a.Destination)
+			}
+		}
+	}
+	return r
 }
 
 // Add gives the row an association that it lacks, with a destination that was configured after the row was made, before
