@@ -194,10 +194,10 @@ func TestUndoIsRefused(t *testing.T) {
 		args   []string
 		want   string
 	}{
-		"an id that is none":  {"local.yaml", []string{"75b523ca-d064-4ddf-80af-87738f504026", "jane"}, "user 2: object id has 4 characters"},
-		"no profile section":  {bare, nil, "no profile section"},
-		"no configuration":    {"missing.yaml", nil, "missing.yaml"},
-		"an unknown flag":     {"local.yaml", []string{"--user", "x"}, "unknown flag --user"},
+		"an id that is none": {"local.yaml", []string{"75b523ca-d064-4ddf-80af-87738f504026", "jane"}, "user 2: object id has 4 characters"},
+		"no profile section": {bare, nil, "no profile section"},
+		"no configuration":   {"missing.yaml", nil, "missing.yaml"},
+		"an unknown flag":    {"local.yaml", []string{"--user", "x"}, "unknown flag --user"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			settings := world.settings()

@@ -296,8 +296,9 @@ func (s *system) Associate(ctx context.Context, req signup.Request) (signup.Acco
 // faultyLedger refuses the operations that are down; the others the ledger behind it does.
 type faultyLedger struct {
 	signup.Ledger
-	mu   sync.Mutex
-	down map[string]bool
+	mu      sync.Mutex
+	down    map[string]bool
+	replace func(do func() ([]signup.Row, error)) ([]signup.Row, error) // in place of Replace, which it may do
 }
 
 // set takes operations ("Insert", "Replace", "PutNote") down, all others up.
@@ -330,7 +331,11 @@ func (f *faultyLedger) Replace(ctx context.Context, rows []signup.Row) ([]signup
 	if err := f.err("Replace"); err != nil {
 		return nil, err
 	}
-	return f.Ledger.Replace(ctx, rows)
+	do := func() ([]signup.Row, error) { return f.Ledger.Replace(ctx, rows) }
+	if f.replace != nil {
+		return f.replace(do)
+	}
+	return do()
 }
 
 func (f *faultyLedger) PutNote(ctx context.Context, n signup.Note) (signup.Note, error) {
