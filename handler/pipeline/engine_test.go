@@ -298,7 +298,8 @@ type faultyLedger struct {
 	signup.Ledger
 	mu      sync.Mutex
 	down    map[string]bool
-	replace func(do func() ([]signup.Row, error)) ([]signup.Row, error) // in place of Replace, which it may do
+	insert  func(do func() ([]signup.Row, error)) ([]signup.Row, error) // in place of Insert, which it may do
+	replace func(do func() ([]signup.Row, error)) ([]signup.Row, error) // likewise
 }
 
 // set takes operations ("Insert", "Replace", "PutNote") down, all others up.
@@ -324,7 +325,11 @@ func (f *faultyLedger) Insert(ctx context.Context, rows []signup.Row) ([]signup.
 	if err := f.err("Insert"); err != nil {
 		return nil, err
 	}
-	return f.Ledger.Insert(ctx, rows)
+	do := func() ([]signup.Row, error) { return f.Ledger.Insert(ctx, rows) }
+	if f.insert != nil {
+		return f.insert(do)
+	}
+	return do()
 }
 
 func (f *faultyLedger) Replace(ctx context.Context, rows []signup.Row) ([]signup.Row, error) {

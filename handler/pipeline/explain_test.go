@@ -1,0 +1,84 @@
+package pipeline_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+func (w *world) explain(id signup.UserID) pipeline.Explanation {
+	w.t.Helper()
+	x, err := w.engine.Explain(context.Background(), id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return x
+}
+
+func TestExplainSaysWhatAUserWaitsFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		start := time.Now().UTC()
+		stranger := signup.UserID("75b523ca-d064-4ddf-80af-000000000099")
+		if x := w.explain(stranger); x.Row != nil || !x.Since.IsZero() || x.State != "" || len(x.Detectors) != 2 || !x.Detectors[0].Watermark.IsZero() {
+			t.Errorf("before the first run: %+v", x)
+		}
+		w.systems["billing"].before = always(&signup.Error{Class: signup.Systemic, Code: "unauthorized", Status: 401})
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		reads := w.users.reads
+		x := w.explain(id)
+		row := w.row(id)
+		next := func(name string) time.Time { a, _ := row.Association(name); return a.Next }
+		want := []pipeline.Wait{
+			{Destination: "billing", Open: start.Add(time.Minute + 30*time.Second), Code: "unauthorized"},
+			{Destination: "crm", For: []string{"billing"}}, {Destination: "profile", For: []string{"billing"}},
+		}
+		if diff := cmp.Diff(want, x.Waits); diff != "" || x.State != signup.Pending || !cmp.Equal(&row, x.Row) || x.AtWork != "" {
+			t.Errorf("%+v (-want +got):\n%s", x, diff)
+		}
+		if !next("crm").Equal(next("billing")) {
+			t.Errorf("crm is due %v, billing %v", next("crm"), next("billing"))
+		}
+		absent := w.explain(stranger)
+		marks := []pipeline.DetectorMark{{Name: "audit", Watermark: start.Add(time.Minute)}, {Name: "directory", Watermark: start.Add(time.Minute)}}
+		if diff := cmp.Diff(marks, absent.Detectors); diff != "" || absent.Row != nil || !absent.Since.Equal(start.Add(time.Minute-24*time.Hour)) {
+			t.Errorf("since %v (-want +got):\n%s", absent.Since, diff)
+		}
+
+		less := spec()
+		less.Destinations, less.Attributes = less.Destinations[2:], nil
+		w.configure(less)
+		time.Sleep(time.Hour) // the breaker is half-open
+		if diff := cmp.Diff([]pipeline.Wait{{Destination: "billing", Removed: true}, {Destination: "crm", Removed: true}, {Destination: "profile"}}, w.explain(id).Waits); diff != "" {
+			t.Errorf("with other destinations (-want +got):\n%s", diff)
+		}
+		if w.users.reads != reads {
+			t.Errorf("it has read %d profiles", w.users.reads-reads)
+		}
+	})
+}
+
+func TestExplainTellsAnIntentAtWorkFromADeadOne(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		id := w.signUp(1)
+		asked := 0
+		w.systems["billing"].before = func(context.Context, signup.Request) error {
+			asked++
+			if x := w.explain(id); x.AtWork == "" || x.AtWork != x.Row.Owner || x.Row.Intent.IsZero() || x.Row.Starts != 1 {
+				t.Errorf("at work: %+v, %+v", x, x.Row)
+			}
+			return nil
+		}
+		w.mustRun(time.Minute)
+		if x := w.explain(id); asked != 1 || x.AtWork != "" || !x.Row.Intent.IsZero() {
+			t.Errorf("after it, asked %d times: %+v", asked, x)
+		}
+	})
+}
