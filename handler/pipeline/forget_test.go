@@ -68,7 +68,12 @@ func TestWhoIsForgottenIsLeftAlone(t *testing.T) {
 			t.Errorf("a plan has changed something:\n%s", diff)
 		}
 		w.wantForget(true, append(users, one), "01: forgotten true", "02: forgotten true", "03: forgotten true")
+		since := w.row(one).Forgotten
+		time.Sleep(time.Minute)
 		w.wantForget(true, users, "01: nothing false", "02: nothing false", "03: nothing false")
+		if again := w.row(one).Forgotten; !again.Equal(since) {
+			t.Errorf("forgotten %v, and again %v", since, again)
+		}
 		w.systems["billing"].before, w.systems["crm"].before = nil, nil
 		w.leaveAlone(users...)
 		if w.systems["billing"].made != 2 || len(w.systems["billing"].accounts) != 2 {

@@ -168,9 +168,6 @@ func (r *replaying) reopen(row signup.Row) signup.Row {
 // selected names the row's associations that are asked for, and those destinations that are asked for by name, for users
 // asked for by name, and that the row lacks: they were configured later.
 func (r *replaying) selected(row signup.Row) []string {
-	if !row.Forgotten.IsZero() {
-		return nil
-	}
 	var names []string
 	for _, name := range r.names {
 		a, ok := row.Association(name)

@@ -48,7 +48,8 @@ func TestReplayReopensWithADestinationWhatWasDecidedByIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := rowOf()
 			before.Associations = slices.Clone(c.row.Associations)
-			got := c.row.Replay(c.names, []string{"billing"}, t0)
+			names := append(slices.Clone(c.names), "unused")[:len(c.names)] // with room behind it
+			got := c.row.Replay(names, []string{"billing"}, t0)
 			var due []string
 			for _, a := range got.Associations {
 				old, _ := before.Association(a.Destination)
@@ -70,6 +71,9 @@ func TestReplayReopensWithADestinationWhatWasDecidedByIt(t *testing.T) {
 			}
 			if diff := cmp.Diff(before.Associations, c.row.Associations); diff != "" {
 				t.Errorf("it has changed the row that it was called on:\n%s", diff)
+			}
+			if behind := names[:len(names)+1]; behind[len(names)] != "unused" {
+				t.Errorf("it has written %q into the caller's list", behind[len(names)])
 			}
 			if again := got.Replay(c.names, []string{"billing"}, t0); !cmp.Equal(again, got) {
 				t.Errorf("the second time changed something:\n%s", cmp.Diff(got, again))
