@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"handler/ledger/ledgertest":       {"handler/signup"},
 	"handler/connector":               {"handler/signup"},
 	"handler/connector/connectortest": {"handler/signup", "handler/sim"},
+	"handler/connector/databasetest":  {},
 	"handler/connector/tdstest":       {},
 	"handler/sim":                     {"handler/signup"},
 }
@@ -44,7 +45,7 @@ var fences = map[string][]string{
 }
 
 // plain are the packages that keep to the standard library.
-var plain = []string{"handler/signup", "handler/functions", "handler/functions/devhost", "handler/connector/tdstest", "handler/sim"}
+var plain = []string{"handler/signup", "handler/functions", "handler/functions/devhost", "handler/connector/databasetest", "handler/connector/tdstest", "handler/sim"}
 
 const module = "signup-sync/"
 

@@ -26,7 +26,7 @@ func newProxy(t testing.TB, d *testDatabase) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, socket: d.server.socket, effect: postgresEffect, open: map[net.Conn]bool{}}
+	p := &proxy{listener: l, socket: d.server.Socket, effect: postgresEffect, open: map[net.Conn]bool{}}
 	if d.driver == "mysql" {
 		p.effect = mysqlEffect
 	}
