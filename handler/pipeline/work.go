@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -33,6 +35,9 @@ func (r *run) work(ctx context.Context) error {
 			r.batch(ctx, workCtx, rows)
 		}
 	})
+	// Who has been at work at the fewest deaths first: the others of a batch are not to wait until the one who kills the
+	// program is given up.
+	slices.SortStableFunc(q.alone, func(a, b signup.Row) int { return cmp.Compare(a.Starts, b.Starts) })
 	for _, row := range q.alone {
 		if r.timeUp(workCtx) {
 			break
