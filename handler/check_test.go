@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"signup-sync/handler/ledger"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
@@ -128,5 +131,87 @@ func TestCheckOnlineSaysWhatKeepsBirthrightsFromWorking(t *testing.T) {
 	if code != exitFailed || len(lines) != 3 || !strings.Contains(lines[0], "staff: group-unsuitable: settings.groups: the group "+staffGroup) ||
 		!strings.Contains(lines[1], "staff: group-missing") || !strings.Contains(lines[2], "pack: no-entitlement-management") {
 		t.Errorf("got exit code %d\n%s%s", code, stdout.String(), stderr.String())
+	}
+}
+
+func TestCheckOnlineShowsTheDetectors(t *testing.T) {
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer world.server.Close()
+	settings := world.settings()
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	settings["LEDGER"], settings["SIGNUP_SYNC_CONFIG"] = "file:"+path, "../signup-sync.yaml"
+	l, err := ledger.OpenSQLite(path, simTenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	for name, body := range map[string]string{
+		"watermark|audit": fmt.Sprintf(`{"watermark":%q,"gaps":[{"from":"2026-01-01T00:00:00Z","to":"2026-01-02T00:00:00Z"}],
+			"seen":{"first":98,"also":[{"after":"directory","users":7}]},"recent":[{"counts":[98,0,0,0,0,0,0,0,0,0,0,0,0,0,0,7],"most":3600000000000},{}]}`, now.Add(-2*time.Minute).Format(time.RFC3339)),
+	} {
+		if _, err := l.PutNote(t.Context(), signup.Note{Name: name, Body: []byte(body)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(args ...string) string {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), system{args: append([]string{"check", "--online"}, args...), getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: &stderr})
+		if code != exitOK || stderr.Len() > 0 {
+			t.Errorf("got exit code %d, %s: a warning is no failure", code, stderr.String())
+		}
+		return stdout.String()
+	}
+	out := check()
+	for _, want := range []string{"audit                detector     read up to 2m", "ago, 1 gaps to close\n", "  warning: of 100 sign-ups 99 are shown within 1h0m0s",
+		"set that to 2h0m0s or more\n", "directory            detector     not read yet\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	var object struct {
+		Good      bool
+		Detectors []struct {
+			Name         string
+			WatermarkAge float64
+			Gaps         []signup.Window
+			Warning      string
+			LagP99       float64
+			Seen         struct {
+				First int
+				Also  []struct {
+					After string
+					Users int
+				}
+			}
+		}
+	}
+	out = check("--json")
+	if err := json.Unmarshal([]byte(out), &object); err != nil || !object.Good || len(object.Detectors) != 2 {
+		t.Fatalf("got %v\n%s", err, out)
+	}
+	d := object.Detectors[0]
+	if d.Name != "audit" || d.WatermarkAge < 120 || d.WatermarkAge > 180 || len(d.Gaps) != 1 || d.Warning == "" || d.LagP99 != 3600 ||
+		d.Seen.First != 98 || d.Seen.Also[0].After != "directory" || d.Seen.Also[0].Users != 7 {
+		t.Errorf("got %+v", d)
+	}
+	if l, err = ledger.OpenSQLite(path, simTenant); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.PutNote(t.Context(), signup.Note{Name: "watermark|directory", Body: []byte(`[]`)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	code := run(t.Context(), system{args: []string{"check", "--online"}, getenv: func(n string) string { return settings[n] }, stdout: io.Discard, stderr: &stderr})
+	if code != exitFailed || !strings.Contains(stderr.String(), "error: ledger: read the watermark of directory") {
+		t.Errorf("a note that cannot be read: got exit code %d, %s", code, stderr.String())
 	}
 }

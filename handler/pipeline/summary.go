@@ -92,7 +92,7 @@ func (d DetectorSummary) String() string {
 	if !d.Watermark.IsZero() {
 		upTo = "up to " + d.Watermark.Format(time.RFC3339)
 	}
-	return fmt.Sprintf("%s: %d events, %d new, %s", d.Name, d.Events, d.New, upTo)
+	return fmt.Sprintf("%s: %d events, %d new, %d seen before, %s", d.Name, d.Events, d.New, d.Also, upTo)
 }
 
 func (d DestinationSummary) String() string {

@@ -178,12 +178,15 @@ func (w *watch) slices(ctx context.Context, d signup.Detector, window signup.Win
 			}
 			events = events[n:]
 		}
-		w.sum.Slices++
 		if time.Since(w.begun) <= w.turn/8 {
 			step = min(2*step, maxSlice)
 		}
-		if goOn, err := done(slice, step%maxSlice); err != nil || !goOn {
+		goOn, err := done(slice, step%maxSlice)
+		if err != nil {
 			return err
+		}
+		if w.sum.Slices++; !goOn {
+			return nil
 		}
 	}
 	return nil
