@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -154,18 +153,13 @@ const noRunYet = "no run of SyncNewUsers has read a detector yet: there is nothi
 
 // rangeEnd is how far the configured detectors have brought the ledger for certain; zero if they have brought nothing.
 func (r *run) rangeEnd(ctx context.Context) (time.Time, error) {
+	detectors, err := r.Matrix(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
 	var latest time.Time
-	for _, d := range r.Detectors {
-		name := "watermark|" + strings.ToLower(d.Name())
-		n, err := r.Ledger.Note(ctx, name)
-		if err != nil {
-			return latest, fmt.Errorf("read the watermark: %w", err)
-		}
-		var m mark
-		if err := decodeNote(n, &m); err != nil {
-			return latest, err
-		}
-		latest = later(latest, m.Watermark)
+	for _, d := range detectors {
+		latest = later(latest, d.Watermark)
 	}
 	if latest.IsZero() {
 		return latest, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -51,12 +50,12 @@ func (e *Engine) Explain(ctx context.Context, id signup.UserID) (Explanation, er
 	if x.Now.Before(lease.Expires) {
 		x.AtWork = lease.Owner
 	}
-	for _, d := range e.Detectors {
-		var m mark
-		if err := e.readNote(ctx, "watermark|"+strings.ToLower(d.Name()), &m); err != nil {
-			return x, err
-		}
-		x.Detectors = append(x.Detectors, DetectorMark{Name: d.Name(), Watermark: m.Watermark, Gaps: m.Gaps})
+	detectors, err := e.Matrix(ctx)
+	if err != nil {
+		return x, err
+	}
+	for _, d := range detectors {
+		x.Detectors = append(x.Detectors, DetectorMark{Name: d.Name, Watermark: d.Watermark, Gaps: d.Gaps})
 	}
 	rows, err := e.Ledger.Get(ctx, []signup.UserID{id})
 	if err != nil || len(rows) == 0 {
