@@ -37,6 +37,7 @@ var environmentDocs = []struct{ name, doc string }{
 	{"AZURE_CLIENT_ID", "The Function App's user-assigned identity, for Key Vault and `federated`; outside Azure the Azure CLI's login is used instead."},
 	{"SIGNUP_SYNC_CONFIG", "The configuration file; default `signup-sync.yaml`."},
 	{"SYNC_SCHEDULE", "When `SyncNewUsers` runs, as NCRONTAB of six fields; read by the host. `0 * * * * *` is every minute."},
+	{"CENSUS_SCHEDULE", "When `TakeCensus` runs, likewise. `0 */15 * * * *` is every quarter of an hour: each goes on with the census under way, and does nothing while the last one is less than a day old."},
 	{"EXTRA_CA_FILE", "A PEM file of roots to trust besides the system's, for simulations on this machine."},
 	{"SIGNUP_SYNC_CLOCK", "`<start>,<rate>`: a clock that runs faster, for local runs; accepted only with a `GRAPH_URL` on this machine."},
 	{"AzureFunctionsJobHost__functionTimeout", "Overrides host.json's functionTimeout, for the host and for the deadline of a run alike."},

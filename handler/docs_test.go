@@ -37,7 +37,7 @@ func TestEverySettingIsExplained(t *testing.T) {
 		_, _ = parseEnvironment(func(name string) string { asked[name] = true; return settings[name] })
 	}
 	// Asked for by serve and by the credentials, and by the host itself.
-	for _, name := range []string{"AzureFunctionsJobHost__functionTimeout", "FUNCTIONS_APP_ROOT_PATH", "IDENTITY_ENDPOINT", "SYNC_SCHEDULE"} {
+	for _, name := range []string{"AzureFunctionsJobHost__functionTimeout", "FUNCTIONS_APP_ROOT_PATH", "IDENTITY_ENDPOINT", "SYNC_SCHEDULE", "CENSUS_SCHEDULE"} {
 		asked[name] = true
 	}
 	var explained []string

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 func appFolder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"host.json", "SyncNewUsers/function.json"} {
+	for _, name := range []string{"host.json", "SyncNewUsers/function.json", "TakeCensus/function.json"} {
 		data, err := os.ReadFile(filepath.Join("..", name))
 		if err != nil {
 			t.Fatal(err)
@@ -284,7 +284,7 @@ func TestARefusedConfigurationIsServedAndSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	stderr := make(chan string, 100)
-	host, err := devhost.Open(devhost.Options{Root: app, Settings: map[string]string{"SYNC_SCHEDULE": "0 * * * * *", "ENTRA_TENANT_ID": "nonsense"},
+	host, err := devhost.Open(devhost.Options{Root: app, Settings: map[string]string{"SYNC_SCHEDULE": "0 * * * * *", "CENSUS_SCHEDULE": "0 */15 * * * *", "ENTRA_TENANT_ID": "nonsense"},
 		Log: func(l devhost.Line) {
 			if l.From == "stderr" {
 				stderr <- l.Text
@@ -297,8 +297,8 @@ func TestARefusedConfigurationIsServedAndSaid(t *testing.T) {
 	if _, err := host.Start(t.Context()); err != nil {
 		t.Fatalf("the program must answer the probe: %v", err)
 	}
-	for range 2 { // it does not exit after the first
-		result, err := host.Fire(t.Context(), "SyncNewUsers", "")
+	for _, function := range []string{"SyncNewUsers", "TakeCensus", "SyncNewUsers"} { // it does not exit after the first
+		result, err := host.Fire(t.Context(), function, "")
 		if !errors.Is(err, devhost.ErrFailed) || result.Status != http.StatusInternalServerError {
 			t.Fatalf("got status %d, %v; want a failed invocation", result.Status, err)
 		}

@@ -98,6 +98,18 @@ func (p *progress) draw(text string) {
 	}
 }
 
+// bar shows how much is done, from 0 to 1.
+func (p *progress) bar(done float64, text string) {
+	const width = 24
+	done = min(max(done, 0), 1)
+	line := fmt.Sprintf("%3.0f %%   %s", done*100, text)
+	if p.terminal {
+		full := int(done * width)
+		line = "[" + strings.Repeat("=", full) + strings.Repeat(" ", width-full) + "] " + line
+	}
+	p.line(line)
+}
+
 // done ends the line that changes.
 func (p *progress) done() {
 	p.mu.Lock()

@@ -32,10 +32,11 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 			log.Error("configuration refused", "err", e)
 		}
 		refused := fmt.Errorf("configuration refused: %w", err)
-		server.Functions = map[string]functions.Func{"SyncNewUsers": func(context.Context, functions.Invocation) (any, error) { return nil, refused }}
+		refuse := func(context.Context, functions.Invocation) (any, error) { return nil, refused }
+		server.Functions = map[string]functions.Func{"SyncNewUsers": refuse, "TakeCensus": refuse}
 		return server.Serve(ctx, l)
 	}
-	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": a.syncNewUsers}
+	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": a.syncNewUsers, "TakeCensus": a.takeCensus}
 	return server.Serve(ctx, l)
 }
 
