@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -10,11 +11,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"signup-sync/handler/functions/devhost"
 	"signup-sync/handler/ledger"
+	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
@@ -53,7 +56,14 @@ func (c localCommand) Run(ctx context.Context, s system) error {
 	if err := l.play(ctx); err != nil {
 		return err
 	}
+	census, err := l.census(ctx)
+	if err != nil {
+		return err
+	}
 	r, err := l.reconcile(ctx)
+	if err == nil {
+		r.certify(census, l.Tenant.Users())
+	}
 	if err != nil {
 		return fmt.Errorf("compare what the tenant, the ledger and the destinations hold: %w", err)
 	}
@@ -74,7 +84,8 @@ type local struct {
 	command localCommand
 	clock   signup.ScaledClock
 	host    *devhost.Host
-	ledger  *ledger.Ledger // the program's own, read only
+	ledger  *ledger.Ledger    // the program's own, read only
+	app     map[string]string // settings
 	log     *os.File
 	show    *progress
 	begun   time.Time
@@ -82,9 +93,10 @@ type local struct {
 	mu      sync.Mutex
 	people  map[signup.UserID]sim.Person
 	reports []report
-	died    int    // invocations that failed
-	failed  int    // … in a row
-	why     string // the last thing that the handler wanted a person to know
+	latest  time.Time // when somebody last signed up
+	died    int       // invocations that failed
+	failed  int       // … in a row
+	why     string    // the last thing that the handler wanted a person to know
 }
 
 func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) {
@@ -118,8 +130,9 @@ func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) 
 	if err != nil {
 		return nil, err
 	}
-	settings["SYNC_SCHEDULE"] = "0 * * * * *"
+	settings["SYNC_SCHEDULE"], settings["CENSUS_SCHEDULE"] = "0 * * * * *", "30 * * * * *"
 	settings["SIGNUP_SYNC_CLOCK"] = fmt.Sprintf("%s,%g", l.clock.Start.Format(time.RFC3339), c.Rate)
+	l.app = settings
 	if l.host, err = devhost.Open(devhost.Options{Root: c.App, Settings: settings, Clock: l.clock, Log: l.line}); err != nil {
 		return nil, fmt.Errorf("open the app in %s: %w; run 'make build' first, or name the folder with --app", c.App, err)
 	}
@@ -200,7 +213,7 @@ func (l *local) play(ctx context.Context) error {
 		}
 		select {
 		case <-crowd:
-			if done || l.clock.Now().After(end) {
+			if done && l.clock.Now().After(l.latest.Add(censusReach)) || l.clock.Now().After(end) {
 				stop()
 				<-timers
 				l.show.done()
@@ -209,6 +222,22 @@ func (l *local) play(ctx context.Context) error {
 		default:
 		}
 	}
+}
+
+// censusReach is how long after the last sign-up a census counts everyone: the overlap of local.yaml, and two runs.
+const censusReach = 7 * time.Minute
+
+// census takes one as an operator would.
+func (l *local) census(ctx context.Context) (c pipeline.Census, err error) {
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, system{args: []string{"census", "--yes", "--json"}, getenv: func(name string) string { return l.app[name] }, stdout: &stdout, stderr: &stderr})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.log, "%s census  exit code %d\n%s", l.clock.Now().Format(time.TimeOnly), code, stderr.String())
+	if err := json.Unmarshal(stdout.Bytes(), &c); err != nil {
+		return c, fmt.Errorf("take a census: exit code %d: %s", code, strings.TrimSpace(stderr.String()))
+	}
+	return c, nil
 }
 
 // signUps spreads the crowd over the time, unevenly; every second guest redeems the invitation a minute later.
@@ -223,7 +252,7 @@ func (l *local) signUps(ctx context.Context) {
 		}
 		id := l.Tenant.SignUp(p)
 		l.mu.Lock()
-		l.people[id] = p
+		l.people[id], l.latest = p, l.clock.Now()
 		l.mu.Unlock()
 		if p.How == sim.Guest && i%2 == 0 {
 			time.AfterFunc(time.Duration(float64(time.Minute)/l.command.Rate), func() { l.Tenant.Redeem(id) })

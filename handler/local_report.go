@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
@@ -38,6 +39,7 @@ type localReport struct {
 	LedgerNotes        int64                     `json:"ledgerNotes"` // writes of watermarks, the lease and the like
 	Runs               int                       `json:"runs"`        // that answered; only their transactions are counted
 	Died               int                       `json:"died"`        // that did not
+	Census             pipeline.Census           `json:"census"`      // taken at the end
 	Elapsed            float64                   `json:"elapsed"`     // seconds of real time, from start to settled
 	Problems           []string                  `json:"problems"`
 }
@@ -122,6 +124,23 @@ func (l *local) reconcile(ctx context.Context) (*localReport, error) {
 	r.Delay.of(detected)
 	r.DelayAssociated.of(associated)
 	return r, nil
+}
+
+// certify holds the census against the tenant: everyone who was there before its range ended is in it, and is settled.
+func (r *localReport) certify(c pipeline.Census, users []sim.DirectoryUser) {
+	r.Census = c
+	there := 0
+	for _, u := range users {
+		if u.Created.Before(c.To) {
+			there++
+		}
+	}
+	if c.Users != there || there == 0 {
+		r.problem("the census up to %s has %d users, the tenant %d", c.To.Format(time.TimeOnly), c.Users, there)
+	}
+	if n := c.Missing + c.Backfilled + c.Before + c.Pending; n > 0 {
+		r.problem("the census has %d users missing, %d backfilled, %d from before and %d pending", c.Missing, c.Backfilled, c.Before, c.Pending)
+	}
 }
 
 func (r *localReport) problem(format string, args ...any) {
@@ -240,6 +259,8 @@ func (r *localReport) print(w io.Writer, l *local) error {
 			r.Patches, float64(r.Patches)/float64(changed), r.Refused)
 	}
 	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, and %d notes, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.LedgerNotes, r.Runs)
+	fmt.Fprintf(t, "census\t%d\tassociated %d, skipped %d, failed %d, pending %d, missing %d\n", r.Census.Users, r.Census.Associated,
+		total(r.Census.Skipped), total(r.Census.Failed), r.Census.Pending, r.Census.Missing)
 	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)
 	if err := t.Flush(); err != nil {

@@ -30,14 +30,14 @@ type commands struct {
 	Local    localCommand    `cmd:"" help:"Show the whole job on this machine: a simulated tenant, simulated destinations, and this program under a small Functions host."`
 	Sim      simCommand      `cmd:"" help:"Serve the simulated tenant and destinations, for 'func start'."`
 	Check    checkCommand    `cmd:"" help:"Check the environment and signup-sync.yaml, and change nothing."`
+	Census   censusCommand   `cmd:"" help:"Compare everyone in the tenant with the ledger, and show the certificate."`
+	Backfill backfillCommand `cmd:"" help:"Bring those as well who signed up before the installation, or before a destination was added."`
 	Explain  explainCommand  `cmd:"" help:"Say all that the ledger knows of one user, in words, and what the user waits for."`
 	Replay   replayCommand   `cmd:"" help:"Reopen what has failed, or was skipped, so that the next run works it once more."`
 	Forget   forgetCommand   `cmd:"" help:"Leave users alone from now on, and keep nothing of them but the object id."`
 	Undo     undoCommand     `cmd:"" help:"Take back what the profile section has written to the users' own records, as far as it still stands there."`
 	Package  packageCommand  `cmd:"" hidden:"" help:"Make the zip that is deployed."`
 	Docs     docsCommand     `cmd:"" hidden:"" help:"Write the pages that are generated from the code."`
-	Census   censusCommand   `cmd:"" help:"Compare everyone in the tenant with the ledger, and show the certificate."`
-	Backfill backfillCommand `cmd:"" help:"Bring those as well who signed up before the installation, or before a destination was added."`
 }
 
 // system is what a command may use of the outside.
