@@ -14,9 +14,6 @@ const (
 	censusNote      = "census"      // the walk under way, or the one that the certificate is of
 	certificateNote = "certificate" // the last walk that came to its end
 
-	detectorCensus   = "census"
-	detectorBackfill = "backfill"
-
 	// censusEvery is how old a certificate gets before the next census begins.
 	censusEvery = 24 * time.Hour
 
@@ -28,9 +25,6 @@ const (
 	manyUsers    = 2000
 	tooManyUsers = 8000
 	slowSlice    = 30 * time.Second
-
-	// missingNamed is how many missing users one log line names.
-	missingNamed = 5
 )
 
 // firstUsers is where the walk begins: no tenant is older.
@@ -138,9 +132,12 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 		return true, nil
 	}
 	to, err := c.rangeEnd(ctx)
-	if err != nil || to.IsZero() {
-		c.census.Idle = noRunYet
+	if err != nil {
 		return false, err
+	}
+	if to.IsZero() {
+		c.census.Idle = noRunYet
+		return false, nil
 	}
 	from := firstUsers
 	if body.Since.Before(from) {
@@ -166,10 +163,16 @@ func (r *run) rangeEnd(ctx context.Context) (time.Time, error) {
 	}
 	// A watermark may be from the future, of a clock that was wrong: ours, which may be wrong still, or the service's.
 	now := r.start
-	for _, err := range r.Backstop.Events(ctx, signup.Window{From: firstUsers, To: firstUsers.Add(time.Second)}) {
-		if err != nil {
-			return latest, fmt.Errorf("ask the directory for its time: %w", err)
+	err = r.patiently(ctx, func() error {
+		for _, err := range r.Backstop.Events(ctx, signup.Window{From: firstUsers, To: firstUsers.Add(time.Second)}) {
+			if err != nil {
+				return fmt.Errorf("ask the directory for its time: %w", err)
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return latest, err
 	}
 	if served := r.Backstop.Served(); !served.IsZero() && served.Before(now) {
 		now = served
@@ -204,18 +207,26 @@ func (c *counting) walk(ctx context.Context) error {
 			}
 		case errors.Is(err, errTooMany):
 			c.census.Step = max(c.census.Step/8, shortestStep)
-		case workCtx.Err() != nil: // it was too much for the time left: the next one begins with less
-			next := c.census
-			next.Step = max(next.Step/2, shortestStep)
-			return c.store(ctx, next)
-		case c.Act && c.slices > 0: // which the ledger has: the next call goes on from there, and fails if it comes no further
-			c.log.Warn("census interrupted; the next one goes on where it was", "cursor", c.census.Cursor, "err", err)
-			return nil
 		default:
-			return fmt.Errorf("census from %s on: %w", c.census.Cursor.Format(time.RFC3339), err)
+			return c.interrupted(ctx, workCtx.Err() != nil, err)
 		}
 	}
 	return c.finish(ctx)
+}
+
+// interrupted drops an unfinished slice: the next call begins with half of it, which may be what there is time for.
+func (c *counting) interrupted(ctx context.Context, late bool, err error) error {
+	next := c.census
+	next.Step = max(next.Step/2, shortestStep)
+	storeErr := c.store(ctx, next)
+	switch {
+	case late || errors.Is(storeErr, signup.ErrConflict):
+		return storeErr
+	case c.Act && c.slices > 0 && storeErr == nil: // this call came further than the one before, and the next fails if it does not
+		c.log.Warn("census interrupted; the next one goes on where it was", "cursor", c.census.Cursor, "err", err)
+		return nil
+	}
+	return fmt.Errorf("census from %s on: %w", c.census.Cursor.Format(time.RFC3339), errors.Join(err, storeErr))
 }
 
 // errTooMany says that a slice has more users than are held in memory, and can be made smaller.
@@ -288,176 +299,6 @@ func (c *counting) read(ctx context.Context, w signup.Window, next *Census) (eve
 		next.PassedOver += counter.PassedOver()
 	}
 	return events, nil
-}
-
-// chunk compares some users with the ledger, mends what differs, and counts them.
-func (c *counting) chunk(ctx context.Context, events []signup.Event, w signup.Window, next *Census) error {
-	before := !next.Since.Before(w.To)
-	var ids []signup.UserID
-	for _, e := range events {
-		if !before || !e.At.Before(next.Since) { // of the older ones, who has accepted an invitation since
-			ids = append(ids, e.User)
-		}
-	}
-	rows, err := c.rows(ctx, ids)
-	if err != nil {
-		return err
-	}
-	now := later(c.Clock.Now(), next.Started)
-	var insert []signup.Row
-	var mended []mending
-	for _, e := range events {
-		row, ok := rows[e.User]
-		// Who accepted an invitation after the range's end is the detectors' business as yet.
-		switch {
-		case !ok && before && (e.At.Before(next.Since) || !e.At.Before(next.To)):
-			next.Users++
-			next.Before++
-		case !ok:
-			insert = append(insert, c.newRow(e, now))
-		default:
-			if m := c.mend(row, e, now); m.needed() {
-				mended = append(mended, m)
-			} else {
-				next.count(row, now)
-			}
-		}
-	}
-	return errors.Join(c.takeIn(ctx, insert, next, now), c.change(ctx, mended, next, now))
-}
-
-func (c *counting) rows(ctx context.Context, ids []signup.UserID) (map[signup.UserID]signup.Row, error) {
-	found := make(map[signup.UserID]signup.Row, len(ids))
-	if len(ids) == 0 {
-		return found, nil
-	}
-	rows, err := c.Ledger.Get(ctx, ids)
-	if err != nil {
-		return nil, fmt.Errorf("look up %d users in the ledger: %w", len(ids), err)
-	}
-	for _, row := range rows {
-		found[row.User] = row
-	}
-	return found, nil
-}
-
-// newRow is the row of a user whom no detector has brought. Effects may exist: the ledger may have lost the row.
-func (c *counting) newRow(e signup.Event, now time.Time) signup.Row {
-	detector := detectorCensus
-	if e.At.Before(c.watched) {
-		detector = detectorBackfill
-	}
-	row := signup.NewRow(e, detector, c.destinationNames(), now)
-	row.Unsure, row.Owner = true, c.census.ID
-	return row
-}
-
-// takeIn inserts the rows of missing users. Whom a run has inserted in the meantime was not missing.
-func (c *counting) takeIn(ctx context.Context, rows []signup.Row, next *Census, now time.Time) error {
-	inserted := rows
-	if c.Act && len(rows) > 0 {
-		var err error
-		inserted, err = c.Ledger.Insert(ctx, rows)
-		for _, row := range inserted {
-			if row.Detector == detectorCensus {
-				c.inserted++
-				c.some = append(c.some, row.User)[:min(len(c.some)+1, missingNamed)]
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("insert rows: %w", err)
-		}
-	}
-	return c.countAll(ctx, rows, inserted, next, now)
-}
-
-// mending is a row, and what has to be done to it.
-type mending struct {
-	row                signup.Row
-	redeemed, restored bool
-	added              []string // destinations
-}
-
-func (m mending) needed() bool { return m.redeemed || m.restored || len(m.added) > 0 }
-
-// mend opens a row again for a guest who has accepted the invitation and for a user who is in the directory after having
-// been taken for deleted, and gives it the destinations that its sign-up is young enough for. A row that a run is at
-// is left to that run, and to the next census.
-func (c *counting) mend(row signup.Row, e signup.Event, now time.Time) (m mending) {
-	m.row = row
-	if !row.Intent.IsZero() || !row.Forgotten.IsZero() {
-		return m
-	}
-	if again := comeBack(row, e, c.Backstop.Name(), now); !slices.Equal(again.Associations, row.Associations) {
-		m.redeemed = e.Kind == signup.Redeemed && !deleted(row)
-		m.restored = !m.redeemed
-		m.row = again
-	}
-	for _, d := range c.added {
-		if _, has := m.row.Association(d.Name); !has && !m.row.At.Before(d.Since) {
-			m.row = m.row.Add(d.Name, now)
-			m.added = append(m.added, d.Name)
-		}
-	}
-	m.row.Owner = c.census.ID
-	return m
-}
-
-// change writes the mended rows. One that somebody else has changed in the meantime stays as that one wrote it.
-func (c *counting) change(ctx context.Context, mended []mending, next *Census, now time.Time) error {
-	rows := make([]signup.Row, len(mended))
-	for i, m := range mended {
-		rows[i] = m.row
-	}
-	written := rows
-	if c.Act && len(rows) > 0 {
-		var err error
-		if written, err = c.Ledger.Replace(ctx, rows); err != nil && !errors.Is(err, signup.ErrConflict) {
-			return fmt.Errorf("reopen %d rows: %w", len(rows), err)
-		}
-	}
-	for _, m := range mended {
-		if !slices.ContainsFunc(written, func(row signup.Row) bool { return row.User == m.row.User }) {
-			continue
-		}
-		if m.redeemed {
-			next.Redeemed++
-		}
-		if m.restored {
-			next.Restored++
-		}
-		for _, d := range m.added {
-			next.Added = tally(next.Added, Tally{Destination: d})
-		}
-	}
-	return c.countAll(ctx, rows, written, next, now)
-}
-
-// countAll counts the rows that were written, and those that were not as they stand in the ledger.
-func (c *counting) countAll(ctx context.Context, rows, written []signup.Row, next *Census, now time.Time) error {
-	there := make(map[signup.UserID]bool, len(written))
-	for _, row := range written {
-		there[row.User] = true
-		next.count(row, now)
-	}
-	var others []signup.UserID
-	for _, row := range rows {
-		if !there[row.User] {
-			others = append(others, row.User)
-		}
-	}
-	current, err := c.rows(ctx, others)
-	if err != nil {
-		return err
-	}
-	for _, id := range others {
-		row, ok := current[id]
-		if !ok {
-			return fmt.Errorf("read the row of user %s: it was there a moment ago", id)
-		}
-		next.count(row, now)
-	}
-	return nil
 }
 
 // store makes a counted slice durable. Who loses the write to another census has signup.ErrConflict.
