@@ -45,7 +45,7 @@ func (w *watch) open(ctx context.Context) error {
 // save writes the note, with what was counted since the last time.
 func (w *watch) save(ctx context.Context, next mark) error {
 	next = next.see(w.fresh)
-	tell := late(next.recent(), w.run.Settings.Overlap) && w.run.start.Sub(next.Warned) >= warnAgain
+	tell := late(next.recent(), w.run.Settings.Overlap) && w.run.start.Sub(next.Warned).Abs() >= warnAgain // also back from a wrong clock
 	if tell {
 		next.Warned = w.run.start
 	}
@@ -75,10 +75,8 @@ func (w *watch) read(ctx context.Context) error {
 			return err
 		}
 	}
-	err = w.slices(ctx, w.d, window, w.mark.Slice, func(slice signup.Window, step time.Duration) (bool, error) {
-		served := w.d.Served()
-		err := w.save(ctx, w.mark.advance(slice, step, served))
-		return served.IsZero() || served.After(slice.To), err // what is later has not happened yet
+	err = w.slices(ctx, w.d, window, w.mark.Slice, func(slice signup.Window, step time.Duration) error {
+		return w.save(ctx, w.mark.advance(slice, step, w.d.Served()))
 	})
 	if err == nil || !timeUp(ctx) {
 		return err
@@ -91,15 +89,17 @@ func (w *watch) read(ctx context.Context) error {
 	return errors.Join(err, w.saveLast(ctx, next))
 }
 
-// window is what is to be read, and what can no longer be. Before our clock makes a gap, or where it contradicts what is
-// in the ledger, the service is asked for its own: a clock that was wrong once must not cost what is in between.
+// window is what is to be read, and what can no longer be. Before our clock makes a gap or a long window, and where it
+// contradicts what is in the ledger, the service is asked for its own: a clock that was wrong once must not cost what is
+// in between.
 func (w *watch) window(ctx context.Context) (window, missed signup.Window, err error) {
 	r := w.run
 	at := func(now time.Time) (window, missed signup.Window) {
 		return w.mark.window(now, r.state.body.Since, r.Settings.Overlap, w.d.Retention(), r.trigger)
 	}
 	window, missed = at(r.start)
-	if missed.Empty() && !window.Empty() && !w.mark.Watermark.After(r.start.Add(skew)) {
+	usual := !window.Empty() && window.To.Sub(window.From) <= r.Settings.Overlap+maxSlice
+	if usual && missed.Empty() && !w.mark.Watermark.After(r.start.Add(skew)) {
 		return window, missed, nil
 	}
 	served, err := r.askTime(ctx, w.d)
@@ -139,8 +139,8 @@ func (w *watch) closeGaps(ctx context.Context) error {
 	w.healing = true
 	for left := len(w.mark.Gaps); left > 0; left-- {
 		g := w.mark.Gaps[0]
-		err := w.slices(ctx, w.run.Backstop, g.Window, g.Slice, func(slice signup.Window, step time.Duration) (bool, error) {
-			return true, w.save(ctx, w.mark.fill(slice, step))
+		err := w.slices(ctx, w.run.Backstop, g.Window, g.Slice, func(slice signup.Window, step time.Duration) error {
+			return w.save(ctx, w.mark.fill(slice, step))
 		})
 		if err == nil {
 			continue
@@ -154,9 +154,9 @@ func (w *watch) closeGaps(ctx context.Context) error {
 	return nil
 }
 
-// slices reads window from d, oldest slice first, records each whole slice, and calls done after it, which gets the length
-// of the next one and says whether to go on. They grow as long as one takes little of the turn.
-func (w *watch) slices(ctx context.Context, d signup.Detector, window signup.Window, step time.Duration, done func(signup.Window, time.Duration) (bool, error)) error {
+// slices reads window from d, oldest slice first, records each whole slice, and calls done after it with the length of the
+// next one. They grow as long as one takes little of the turn.
+func (w *watch) slices(ctx context.Context, d signup.Detector, window signup.Window, step time.Duration, done func(signup.Window, time.Duration) error) error {
 	if step == 0 {
 		step = maxSlice
 	}
@@ -181,13 +181,10 @@ func (w *watch) slices(ctx context.Context, d signup.Detector, window signup.Win
 		if time.Since(w.begun) <= w.turn/8 {
 			step = min(2*step, maxSlice)
 		}
-		goOn, err := done(slice, step%maxSlice)
-		if err != nil {
+		if err := done(slice, step%maxSlice); err != nil {
 			return err
 		}
-		if w.sum.Slices++; !goOn {
-			return nil
-		}
+		w.sum.Slices++
 	}
 	return nil
 }

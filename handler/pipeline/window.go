@@ -77,17 +77,21 @@ func head(w signup.Window, step time.Duration) signup.Window {
 }
 
 // advance moves the watermark after a slice was read to its last page and recorded; served is the service's own time,
-// which bounds what it can have shown. It never moves back. The next slice is one of step.
+// which bounds what it can have shown. It never moves back, nor over what lies before the slice. The next slice is one of
+// step.
 func (m mark) advance(slice signup.Window, step time.Duration, served time.Time) mark {
 	to := slice.To
 	if !served.IsZero() && served.Before(to) {
 		to = served
 	}
+	m.Slice = step
+	if !to.After(slice.From) {
+		return m
+	}
 	m.Watermark = later(m.Watermark, to)
-	if m.Rest.From = slice.To; m.Rest.Empty() {
+	if m.Rest.From = to; m.Rest.Empty() {
 		m.Rest = signup.Window{}
 	}
-	m.Slice = step
 	return m
 }
 

@@ -97,6 +97,13 @@ func TestAdvance(t *testing.T) {
 	if got := (mark{Watermark: now.Add(time.Minute)}).advance(slice, 0, time.Time{}).Watermark; !got.Equal(now.Add(time.Minute)) {
 		t.Errorf("got %v: a watermark never moves back", got)
 	}
+	if got := (mark{Watermark: ago(3 * time.Hour)}).advance(slice, 0, ago(2*time.Hour)).Watermark; !got.Equal(ago(3 * time.Hour)) {
+		t.Errorf("a slice that has not begun by the service's time: got %v, although nothing was read up to there", got)
+	}
+	ahead := mark{Rest: signup.Window{From: slice.From, To: now.Add(time.Hour)}}.advance(slice, 0, ago(30*time.Minute))
+	if !ahead.Rest.From.Equal(ago(30*time.Minute)) || !ahead.Watermark.Equal(ahead.Rest.From) {
+		t.Errorf("a slice that is half in the future: got the rest %v behind %v", ahead.Rest, ahead.Watermark)
+	}
 	m := mark{Rest: signup.Window{From: slice.From, To: now.Add(time.Hour)}}
 	if m = m.advance(slice, 0, time.Time{}); m.Rest != (signup.Window{From: now, To: now.Add(time.Hour)}) {
 		t.Errorf("in the middle of a window: got the rest %v", m.Rest)
