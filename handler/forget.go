@@ -34,7 +34,7 @@ func (c forgetCommand) Run(ctx context.Context, s system) error {
 		return err
 	}
 	defer a.ledger.Close()
-	o := c.begin(s, "forget", "", "No run touches them again. Their accounts, and what stands on their records, were left as they are.")
+	o := c.begin(s, "forget", pipeline.FateForgotten, "", "No run touches them again. Their accounts, and what stands on their records, were left as they are.")
 	return o.end(a.engine.Forget(ctx, pipeline.ForgetOptions{Users: users, Act: c.Yes, Show: func(done, total int, one pipeline.ForgottenUser) {
 		o.took(one.State, forgottenUser{one, text(one.Err)}, true)
 		o.show.part(done, total, "users")

@@ -26,9 +26,10 @@ Exit codes: 0 done, or the plan is shown; 1 it did not come to the end, or some 
 // operation is one such command on its way: it tells of each user, counts them, and says what it came to.
 type operation struct {
 	acting
-	name   string // the command's
-	nobody string // said when there is nobody to do it for
-	after  string // said when it was done
+	name   string        // the command's
+	does   pipeline.Fate // what becomes of a user when it acts
+	nobody string        // said when there is nobody to do it for
+	after  string        // said when it was done
 
 	out    io.Writer
 	show   *progress
@@ -37,10 +38,10 @@ type operation struct {
 	counts any // printed by --json beside the users
 }
 
-func (a acting) begin(s system, name, nobody, after string) *operation {
-	o := &operation{acting: a, name: name, nobody: nobody, after: after, out: s.stdout, show: newProgress(s, a.JSON), fates: map[pipeline.Fate]int{}, users: []any{}}
+func (a acting) begin(s system, name string, does pipeline.Fate, nobody, after string) *operation {
+	o := &operation{acting: a, name: name, does: does, nobody: nobody, after: after, out: s.stdout, show: newProgress(s, a.JSON), fates: map[pipeline.Fate]int{}, users: []any{}}
 	if a.Yes {
-		o.show.say("Waiting for the run lease; longer while a run is at work.")
+		o.show.say("Taking the run lease; a run that is at work is waited for.")
 	}
 	return o
 }
@@ -104,22 +105,18 @@ func (o *operation) end(err error) error {
 // String is the last line.
 func (o *operation) String() string {
 	var parts []string
-	done := 0
 	for _, fate := range []pipeline.Fate{pipeline.FatePlanned, pipeline.FateUndone, pipeline.FateReopened, pipeline.FateForgotten,
 		pipeline.FateNothing, pipeline.FateAbsent, pipeline.FateGone, pipeline.FateFailed} {
 		if n := o.fates[fate]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", fate, n))
 		}
 	}
-	for _, fate := range []pipeline.Fate{pipeline.FateUndone, pipeline.FateReopened, pipeline.FateForgotten} {
-		done += o.fates[fate]
-	}
 	switch {
 	case len(parts) == 0:
 		return o.nobody
 	case !o.Yes && o.fates[pipeline.FatePlanned] > 0:
 		return strings.Join(parts, ", ") + ". Nothing was changed: add --yes to do it."
-	case !o.Yes || done == 0:
+	case !o.Yes || o.fates[o.does] == 0:
 		return strings.Join(parts, ", ") + "."
 	}
 	return strings.Join(parts, ", ") + ". " + o.after

@@ -56,7 +56,7 @@ func (c replayCommand) Run(ctx context.Context, s system) error {
 	if err := c.check(a); err != nil {
 		return refusal{err}
 	}
-	o := c.begin(s, "replay", "There is nothing to reopen: nobody is so in the ledger.", "The next run works what is reopened.")
+	o := c.begin(s, "replay", pipeline.FateReopened, "There is nothing to reopen: nobody is so in the ledger.", "The next run works what is reopened.")
 	counts := []replayCount{}
 	err = a.engine.Replay(ctx, pipeline.ReplayOptions{
 		Users: users, Destinations: c.Destination, State: signup.State(c.State), Reason: c.Reason, Older: c.Older, Newer: c.Newer, Act: c.Yes,

@@ -33,7 +33,7 @@ func (c undoCommand) Run(ctx context.Context, s system) error {
 	if !a.config.Mapping.WritesProfile() {
 		return refusal{fmt.Errorf("%s has no profile section: undo needs the one that has written, to know what it wrote", a.env.Config)}
 	}
-	o := c.begin(s, "undo", "There is nobody whose profile was written.", "Later runs leave alone what was undone.")
+	o := c.begin(s, "undo", pipeline.FateUndone, "There is nobody whose profile was written.", "Later runs leave alone what was undone.")
 	if c.Yes {
 		o.show.say("It begins a minute after the last run, when what that wrote shows everywhere.")
 	}
