@@ -77,7 +77,7 @@ type Row struct {
 	Owner        string        `json:"owner"`              // the run that wrote the row last
 	Intent       time.Time     `json:"intent,omitzero"`    // when the open intent was made; zero = none
 	Starts       int           `json:"starts,omitempty"`   // intents since the last settle: above 1 a process died at work
-	Unsure       bool          `json:"unsure,omitempty"`   // from backfill, census or replay: effects may exist without an intent
+	Unsure       bool          `json:"unsure,omitempty"`   // from backfill, census or replay, for good: effects may exist without an intent
 	Missing      time.Time     `json:"missing,omitzero"`   // since when the directory answers that there is no such user
 	Forgotten    time.Time     `json:"forgotten,omitzero"` // a tombstone since then: there is nothing else but User and Owner
 
