@@ -251,6 +251,7 @@ func TestProgressShowsTheShare(t *testing.T) {
 		t.Errorf("drawn %d times: %q", n, b.String())
 	}
 	b.Reset()
+	p.last = time.Time{}
 	p.part(7, 0, "users")
 	if p.done(); b.String() != "\r\033[K7 users\n" {
 		t.Errorf("of an unknown total: got %q", b.String())

@@ -14,9 +14,10 @@ import (
 type progress struct {
 	terminal bool
 
-	mu   sync.Mutex
-	w    io.Writer
-	last time.Time
+	mu    sync.Mutex
+	w     io.Writer
+	last  time.Time // of the last text
+	drawn bool      // the line that changes is there
 }
 
 const (
@@ -43,9 +44,9 @@ func newProgress(s system, json bool) *progress {
 func (p *progress) say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.terminal && !p.last.IsZero() {
+	if p.drawn {
 		fmt.Fprint(p.w, "\r\033[K")
-		p.last = time.Time{}
+		p.drawn = false
 	}
 	fmt.Fprintf(p.w, format+"\n", args...)
 }
@@ -91,7 +92,7 @@ func (p *progress) draw(text string) {
 	switch {
 	case p.terminal:
 		fmt.Fprintf(p.w, "\r\033[K%s", text)
-		p.last = time.Now()
+		p.last, p.drawn = time.Now(), true
 	case time.Since(p.last) >= pause:
 		fmt.Fprintln(p.w, text)
 		p.last = time.Now()
@@ -114,12 +115,8 @@ func (p *progress) bar(done float64, text string) {
 func (p *progress) done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.endLine()
-}
-
-func (p *progress) endLine() {
-	if p.terminal && !p.last.IsZero() {
+	if p.drawn {
 		fmt.Fprintln(p.w)
-		p.last = time.Time{}
+		p.drawn = false
 	}
 }
