@@ -1,0 +1,50 @@
+package sim
+
+import (
+	"encoding/json"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+// AuditShown is what the audit log shows of sign-ups and redemptions at a time, as far as its rows can be decoded: what a
+// whole read of it begun then cannot miss.
+func (t *Tenant) AuditShown(at time.Time) []signup.Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []signup.Event
+	for _, rec := range t.audits.visible(at, t.o.Retention, auditSchema, nil) {
+		var row auditRow
+		if json.Unmarshal(rec.raw, &row) != nil || row.Result != "success" || len(row.TargetResources) == 0 {
+			continue
+		}
+		e := signup.Event{User: signup.UserID(row.TargetResources[0].ID), At: rec.at}
+		switch row.ActivityDisplayName {
+		case "Add user":
+			e.Kind = signup.Created
+		case "Redeem external user invite":
+			e.Kind = signup.Redeemed
+		default:
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// UsersListed are the users whom every replica's index shows at a time, by their createdDateTime.
+func (t *Tenant) UsersListed(at time.Time) []signup.Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []signup.Event
+	for _, u := range t.order {
+		everywhere := true
+		for place := t.o.Replicas; place < 2*t.o.Replicas; place++ {
+			everywhere = everywhere && u.at(place, at) != nil
+		}
+		if everywhere {
+			out = append(out, signup.Event{User: u.id, Kind: signup.Created, At: u.created.Truncate(time.Second)})
+		}
+	}
+	return out
+}

@@ -1,0 +1,213 @@
+package soak_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+// broke notes that an invariant does not hold.
+func (w *world) broke(invariant, format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Contains(w.kinds, invariant) {
+		w.kinds = append(w.kinds, invariant)
+	}
+	if len(w.problems) < 20 {
+		w.problems = append(w.problems, fmt.Sprintf("%s: %v: %s", invariant, time.Since(w.sched.begun).Round(time.Millisecond), fmt.Sprintf(format, args...)))
+	}
+}
+
+// checkIntent: the intent is durable before the first byte that can have an effect.
+func (p *process) checkIntent(c call) {
+	name := c.system
+	if name == "patch" {
+		name = signup.Profile
+	}
+	if len(c.users) == 0 {
+		p.broke("intent", "%s %s is about nobody", c.method, c.path)
+	}
+	rows, err := p.ledger.Get(context.Background(), c.users)
+	if err != nil {
+		panic(err)
+	}
+	for _, id := range c.users {
+		i := slices.IndexFunc(rows, func(r signup.Row) bool { return r.User == id })
+		if i < 0 {
+			p.broke("intent", "%s %s: %s is not in the ledger", c.method, c.path, id)
+			continue
+		}
+		a, _ := rows[i].Association(name)
+		// Another process may have ended the work meanwhile; what it left shows that there was an intent.
+		before := !a.FirstTry.IsZero() || a.State != signup.Pending || rows[i].Unsure
+		if alone := len(p.alive()) == 1; alone && rows[i].Intent.IsZero() || !before && name != signup.Profile {
+			p.broke("intent", "%s %s: no intent for %s at %s: %+v", c.method, c.path, id, name, rows[i])
+		}
+	}
+}
+
+// alive are the processes that may still do something.
+func (w *world) alive() (all []*process) {
+	for _, p := range w.processes {
+		if !p.dead.Load() && time.Since(p.began) < 10*time.Minute {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// checkRow: the ledger names nobody.
+func (p *process) checkRow(r signup.Row) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	p.checkText("ledger", body)
+}
+
+// checkText looks for addresses, names and secrets.
+func (w *world) checkText(where string, text []byte) {
+	if bytes.IndexByte(text, '@') >= 0 {
+		w.broke("personal data", "an address in the %s: %s", where, text)
+	}
+	for _, secret := range []string{stripeKey, chimpKey, forceKey, hookKey, "Bearer "} {
+		if bytes.Contains(text, []byte(secret)) {
+			w.broke("secrets", "in the %s: %s", where, text)
+		}
+	}
+	for _, p := range w.order {
+		for _, name := range []string{p.GivenName, p.Surname} {
+			if len(name) >= 5 && bytes.Contains(text, []byte(name)) {
+				w.broke("personal data", "the name %q in the %s: %s", name, where, text)
+			}
+		}
+	}
+}
+
+// logLines is where the processes log to.
+type logLines struct {
+	world *world
+	lines []string
+}
+
+func (l *logLines) Write(line []byte) (int, error) {
+	l.world.mu.Lock()
+	l.lines = append(l.lines, string(line))
+	l.world.mu.Unlock()
+	l.world.checkText("log", line)
+	return len(line), nil
+}
+
+// checkNote: a watermark is never ahead of the rows, nor of the time.
+func (p *process) checkNote(n signup.Note) {
+	p.checkText("ledger", n.Body)
+	detector, ok := strings.CutPrefix(n.Name, "watermark|")
+	if !ok {
+		return
+	}
+	var mark struct {
+		Watermark time.Time
+		Gaps      []signup.Window
+	}
+	if err := json.Unmarshal(n.Body, &mark); err != nil {
+		panic(err)
+	}
+	if mark.Watermark.After(time.Now().Add(2 * time.Minute)) {
+		p.broke("watermark", "%s is ahead of the time: %v", detector, mark.Watermark)
+	}
+	if p.before[detector] == (time.Time{}) {
+		p.before[detector] = p.marks[detector]
+	}
+	old := p.marks[detector]
+	if p.marks[detector] = mark.Watermark; !mark.Watermark.After(old) {
+		return // it has not moved
+	}
+	// What has come later than the overlap is outside of what this run has read.
+	from := p.before[detector].Add(-overlap)
+	shown := p.sim.Tenant.AuditShown
+	if detector == "directory" {
+		shown = p.sim.Tenant.UsersListed
+	} else {
+		p.gapped = append(p.gapped, mark.Gaps...)
+	}
+	for _, e := range shown(p.began) {
+		if !e.At.Before(mark.Watermark) || e.At.Before(from) || p.people[e.User] == nil || detector == "directory" && p.people[e.User].deleted > 0 {
+			continue
+		}
+		if detector == "audit" && slices.ContainsFunc(p.gapped, func(w signup.Window) bool { return !e.At.Before(w.From) && e.At.Before(w.To) }) {
+			continue
+		}
+		if _, there := p.row(e.User); !there {
+			p.broke("watermark", "%s is at %v, and %s, whom it has shown at %v, is not in the ledger", detector, mark.Watermark, e.User, e.At)
+		}
+	}
+}
+
+func (w *world) row(id signup.UserID) (signup.Row, bool) {
+	rows, err := w.ledger.Get(context.Background(), []signup.UserID{id})
+	if err != nil {
+		panic(err)
+	}
+	if len(rows) == 0 {
+		return signup.Row{}, false
+	}
+	return rows[0], true
+}
+
+// reached notes when users came to be associated.
+func (w *world) reached(r signup.Row) {
+	p := w.people[r.User]
+	for _, a := range r.Associations {
+		if _, before := p.reached[a.Destination]; a.State == signup.Associated && !before {
+			p.reached[a.Destination] = time.Now()
+		}
+	}
+}
+
+// rates counts one process's calls in sliding windows, and compares them with what is published.
+type rates struct {
+	windows map[string][]time.Time
+	skew    time.Duration
+}
+
+func (r *rates) count(p *process, c call) {
+	endpoint := "stripe " + c.method + " retrieve"
+	switch {
+	case strings.HasSuffix(c.path, "/search"):
+		endpoint = "stripe search"
+	case strings.HasSuffix(c.path, "/customers"):
+		endpoint = "stripe " + c.method
+	}
+	limits := map[string][]struct {
+		name   string
+		most   int
+		period time.Duration
+	}{
+		"audit":      {{"audit", 5, 10 * time.Second}},
+		"billing":    {{endpoint, 25, time.Second}, {"stripe", 100, time.Second}},
+		"patch":      {{"writes", 3000, 150 * time.Second}, {"writes/s", 40, time.Second}},
+		"members":    {{"writes", 3000, 150 * time.Second}, {"writes/s", 40, time.Second}},
+		"newsletter": {{"mailchimp", 100, time.Second}},
+		"crm":        {{"salesforce", 25, time.Second}},
+	}
+	now := time.Now()
+	if skew := p.skew(now); r.windows == nil || skew != r.skew { // whose clock is put right begins to count anew
+		r.windows, r.skew = map[string][]time.Time{}, skew
+	}
+	for _, l := range limits[c.system] {
+		calls := append(r.windows[l.name], now)
+		for len(calls) > 0 && now.Sub(calls[0]) >= l.period {
+			calls = calls[1:]
+		}
+		r.windows[l.name] = calls
+		if len(calls) > l.most {
+			p.broke("rates", "%d calls of %s in %v", len(calls), l.name, l.period)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package soak_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
+)
+
+// holdings is what the simulated systems have of each user.
+type holdings map[signup.UserID]map[string][]string // ids by destination
+
+func (w *world) holdings() holdings {
+	h := holdings{}
+	add := func(id, destination, object string) {
+		user := signup.UserID(strings.ToLower(id))
+		if h[user] == nil {
+			h[user] = map[string][]string{}
+		}
+		h[user][destination] = append(h[user][destination], object)
+	}
+	for _, c := range w.sim.Stripe.Customers() {
+		if !c.Deleted {
+			add(c.Metadata["entra_object_id"], "billing", c.ID)
+		}
+	}
+	for _, m := range w.sim.Mailchimp.Members() {
+		add(string(w.byHash[m.Hash()]), "newsletter", m.ID)
+	}
+	for _, r := range w.sim.Salesforce.Records() {
+		id, _ := r.Fields["Entra_Object_Id__c"].(string)
+		add(id, "crm", r.ID)
+	}
+	for _, d := range w.sim.Webhook.Deliveries() {
+		add(d.Subject, "welcome", d.Account)
+	}
+	for _, id := range w.sim.Tenant.Members(groupID) {
+		add(string(id), "members", string(id))
+	}
+	return h
+}
+
+// score is what came of a seed.
+type score struct{ signUps, lost, repeated int }
+
+// audit compares what is with what should be.
+func (w *world) audit() (s score) {
+	has := w.holdings()
+	for _, p := range w.order {
+		if p.id == "" {
+			continue
+		}
+		due := w.due(p)
+		if due != never {
+			s.signUps++
+		}
+		lost := false
+		for _, d := range []string{"billing", "newsletter", "crm", "welcome", "members"} {
+			objects := has[p.id][d]
+			wanted := d != "newsletter" || p.Attributes["marketingOptIn"] == true
+			switch {
+			case len(objects) > 1:
+				s.repeated++
+				w.broke("repeated", "%s has %d objects at %s", p.id, len(objects), d)
+			case len(objects) == 1 && (due == never || !wanted):
+				w.broke("nobody's", "%s (%s) is not to be at %s", p.id, p.How, d)
+			case len(objects) == 0 && due == always && wanted:
+				lost = true
+				w.broke("lost", "%s (%s) is not at %s: %s", p.id, p.How, d, w.story(p.id))
+			}
+		}
+		if due == always && !lost {
+			lost = !w.linked(p, has[p.id])
+		}
+		if lost {
+			s.lost++
+		}
+		w.checkFailed(p)
+		w.checkDelay(p)
+	}
+	if n := w.sim.Tenant.SuspiciousEmptyPatches(); n > 0 {
+		w.broke("patches", "%d changed nothing", n)
+	}
+	delete(has, "")
+	for id := range has {
+		if w.people[id] == nil {
+			w.broke("nobody's", "%s is nobody", id)
+		}
+	}
+	return s
+}
+
+// duty says whether somebody has to be at the destinations at the end.
+type duty int
+
+const (
+	never  duty = iota // made by an administrator, not redeemed, …
+	maybe              // gone: it depends on when
+	always             //
+)
+
+func (w *world) due(p *person) duty {
+	switch {
+	case p.How == sim.Admin, p.How == sim.Guest && p.redeems == 0:
+		return never
+	case p.deleted > 0 && p.restored == 0:
+		return maybe
+	case p.restored > 0 && p.restored > p.at+30*time.Minute: // nobody sees that but a census
+		return maybe
+	case p.How == sim.Guest && slices.ContainsFunc(w.gapped, func(g signup.Window) bool { return !p.since.Before(g.From) && p.since.Before(g.To) }):
+		return maybe // nor that
+	}
+	return always
+}
+
+// linked: the user's record carries the ids, and the name.
+func (w *world) linked(p *person, has map[string][]string) bool {
+	u, _ := w.sim.Tenant.User(p.id)
+	onPremises, _ := u.Properties["onPremisesExtensionAttributes"].(map[string]any)
+	shown := map[string]any{"billing": u.Properties[w.sim.Tenant.Extension("stripeCustomerId")], "crm": u.Properties[w.sim.Tenant.Extension("salesforceId")],
+		"newsletter": onPremises["extensionAttribute1"]}
+	whole := true
+	for _, d := range []string{"billing", "crm", "newsletter"} {
+		if len(has[d]) == 1 && shown[d] != has[d][0] {
+			whole = false
+			w.broke("link-backs", "%s has %v of %s on the record, want %s: %s", p.id, shown[d], d, has[d][0], w.story(p.id))
+		}
+	}
+	if name, _ := u.Properties["displayName"].(string); p.GivenName != "" && (name == "" || name == "unknown") {
+		w.broke("link-backs", "%s has no name", p.id)
+	}
+	return whole
+}
+
+// checkFailed: nothing in these stories is a reason for an association to fail.
+func (w *world) checkFailed(p *person) {
+	r, there := w.row(p.id)
+	if !there {
+		if w.due(p) == always {
+			w.broke("lost", "%s (%s) is not in the ledger", p.id, p.How)
+		}
+		return
+	}
+	for _, a := range r.Associations {
+		switch {
+		case a.State == signup.Failed && !(a.Reason == "crash" && w.plan.deaths > 0):
+			w.broke("failed", "%s at %s: %s %s", p.id, a.Destination, a.Reason, a.Detail)
+		case a.State == signup.Pending:
+			w.broke("pending", "%s at %s: %s", p.id, a.Destination, w.story(p.id))
+		}
+	}
+}
+
+// story is what the ledger has of a user.
+func (w *world) story(id signup.UserID) string {
+	r, there := w.row(id)
+	if !there {
+		return "not in the ledger"
+	}
+	return fmt.Sprintf("%+v", r)
+}
+
+// checkDelay: a healthy destination gets its users soon.
+func (w *world) checkDelay(p *person) {
+	if p.hit || p.deleted > 0 || p.AuditLag != nil || p.IndexLag != nil || w.due(p) != always || p.doubled {
+		return
+	}
+	needs := map[string][]string{"billing": {"billing"}, "newsletter": {"newsletter"}, "crm": {"crm", "billing"}, "welcome": {"welcome"},
+		"members": {"members"}, signup.Profile: {"billing", "newsletter", "crm", "patch"}}
+	from := p.since.Sub(w.sched.begun)
+	for _, d := range []string{"billing", "newsletter", "crm", "welcome", "members", signup.Profile} {
+		at, ok := p.reached[d]
+		if !ok {
+			continue
+		}
+		healthy := !slices.ContainsFunc(w.plan.troubles, func(t trouble) bool {
+			all := slices.Contains([]string{"audit", "directory", "profile", "graph", "ledger", "host", "clock"}, t.system)
+			return (all || slices.Contains(needs[d], t.system)) && t.from < from+slowest && t.to+slowest > from
+		})
+		if delay := at.Sub(p.since); healthy && w.plan.deaths == 0 && w.plan.pauses == 0 && w.plan.writes == 0 && delay > slowest {
+			w.broke("delay", "%s (%s) came to %s after %v", p.id, p.How, d, delay)
+		}
+	}
+}
+
+// slowest is what a sign-up may take where nothing is wrong: a log or list that shows it after 45 minutes at most, a
+// breaker that others' mishaps have opened (15 minutes), and the pauses of a few tries.
+const slowest = 65 * time.Minute

@@ -1,0 +1,110 @@
+package soak_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+var (
+	seeds = flag.Int("seeds", 10, "how many seeds of their own are played beside the fixed ones")
+	seed  = flag.Uint64("seed", 0, "the only seed that is played")
+)
+
+// result is what is left of a seed.
+type result struct {
+	score
+	hash     uint64
+	picks    int
+	runs     int
+	kinds    []string
+	problems []string
+	trace    string
+	plan     plan
+	took     time.Duration
+}
+
+// play plays a seed.
+func play(t *testing.T, seed uint64) (r result) {
+	began := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		chance := rand.New(rand.NewPCG(seed, 1))
+		pl := newPlan(chance)
+		w := newWorld(seed, pl, newArrivals(pl, seed, chance))
+		w.play()
+		r.score = w.audit()
+		r.hash, r.picks, r.runs, r.kinds, r.problems, r.plan = w.sched.hash.Sum64(), len(w.sched.picks), w.runs, w.kinds, w.problems, pl
+		if len(r.problems) > 0 {
+			r.trace = w.trace()
+		}
+	})
+	r.took = time.Since(began)
+	return r
+}
+
+// trace is the last turns of the users of whom the problems speak.
+func (w *world) trace() string {
+	var about []string
+	for _, p := range w.problems {
+		for _, id := range guidPattern.FindAllString(p, -1) {
+			if w.people[signup.UserID(id)] != nil {
+				about = append(about, id[:8])
+			}
+		}
+		if len(about) > 3 {
+			break
+		}
+	}
+	var lines []string
+	for i := len(w.sched.picks) - 1; i >= 0 && len(lines) < 60; i-- {
+		p := w.sched.picks[i]
+		for _, id := range about {
+			if strings.Contains(p.key, id) && !strings.HasPrefix(p.key, "on the way") {
+				lines = append(lines, fmt.Sprintf("%12v %s %s", p.at.Round(time.Millisecond), p.key, p.what))
+				break
+			}
+		}
+	}
+	for i, j := 0, len(lines)-1; i < j; i, j = i+1, j-1 {
+		lines[i], lines[j] = lines[j], lines[i]
+	}
+	logs := w.log.lines[max(0, len(w.log.lines)-20):]
+	return strings.Join(lines, "\n") + "\nlog:\n" + strings.Join(logs, "")
+}
+
+func (r result) report(t *testing.T, seed uint64) {
+	t.Helper()
+	if len(r.problems) > 0 {
+		t.Errorf("seed %d: %s\nplan: %+v\nto see it again: go test ./handler/soak -run TestSoak -seed %d\n%s\n%s", seed, strings.Join(r.kinds, ", "), r.plan, seed, strings.Join(r.problems, "\n"), r.trace)
+	}
+}
+
+func TestSoak(t *testing.T) {
+	if *seed != 0 {
+		r := play(t, *seed)
+		t.Logf("%d picks, %d runs, %v", r.picks, r.runs, r.took)
+		r.report(t, *seed)
+		return
+	}
+	first := uint64(time.Now().UnixNano())
+	var sum score
+	n := 0
+	for i := range 5 + *seeds {
+		s := uint64(i + 1)
+		if i >= 5 {
+			s = first + s
+		}
+		r := play(t, s)
+		r.report(t, s)
+		n++
+		sum.signUps, sum.lost, sum.repeated = sum.signUps+r.signUps, sum.lost+r.lost, sum.repeated+r.repeated
+		t.Logf("seed %d: %d sign-ups, %d runs, %d turns, %v %v", s, r.signUps, r.runs, r.picks, r.took.Round(time.Millisecond), r.kinds)
+	}
+	fmt.Printf("%d seeds, %d sign-ups, %d lost, %d repeated\n", n, sum.signUps, sum.lost, sum.repeated)
+}
