@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -14,12 +13,14 @@ func (t *Tenant) AuditShown(at time.Time) []signup.Event {
 	defer t.mu.Unlock()
 	var out []signup.Event
 	for _, rec := range t.audits.visible(at, t.o.Retention, auditSchema, nil) {
-		var row auditRow
-		if json.Unmarshal(rec.raw, &row) != nil || row.Result != "success" || len(row.TargetResources) == 0 {
+		targets, _ := rec.fields["targetResources"].([]any)
+		if rec.fields["result"] != "success" || len(targets) == 0 {
 			continue
 		}
-		e := signup.Event{User: signup.UserID(row.TargetResources[0].ID), At: rec.at}
-		switch row.ActivityDisplayName {
+		target, _ := targets[0].(map[string]any)
+		id, _ := target["id"].(string)
+		e := signup.Event{User: signup.UserID(id), At: rec.at}
+		switch rec.fields["activityDisplayName"] {
 		case "Add user":
 			e.Kind = signup.Created
 		case "Redeem external user invite":

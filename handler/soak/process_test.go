@@ -31,7 +31,7 @@ type process struct {
 	dead   atomic.Bool
 	paused time.Time // until then nothing of it runs; the driver's
 	skew   func(now time.Time) time.Duration
-	began  time.Time // of the run that is going on
+	began  time.Time            // of the run that is going on
 	before map[string]time.Time // the watermarks then, by detector
 	rates  rates
 }
@@ -158,7 +158,7 @@ func (p *process) Sleep(ctx context.Context, d time.Duration) error {
 		return errDead
 	}
 	err := signup.ScaledClock{}.Sleep(ctx, d)
-	if p.sched.park(p, fmt.Sprintf("woke %s %v", p.name, err), nil).dead {
+	if p.sched.park(p, fmt.Sprintf("woke %s %s %v", p.name, p.sched.self().name, err), nil).dead {
 		return errDead
 	}
 	return err

@@ -74,7 +74,7 @@ func newSchedule(seed uint64) *schedule {
 
 // park waits for the caller's turn. A nil decide means that nothing can befall the step.
 func (s *schedule) park(p *process, key string, decide func() fate) fate {
-	st := &step{key: key + "@" + s.self().name, proc: p, decide: decide, wake: make(chan fate, 1)}
+	st := &step{key: key, proc: p, decide: decide, wake: make(chan fate, 1)}
 	s.mu.Lock()
 	s.parked = append(s.parked, st)
 	s.mu.Unlock()
@@ -182,8 +182,9 @@ func (s *schedule) each(p *process, n int, f func(i int)) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			defer s.named(prefix + strconv.Itoa(i))()
-			s.park(p, "go", nil)
+			name := prefix + strconv.Itoa(i)
+			defer s.named(name)()
+			s.park(p, "go "+p.name+" "+name, nil)
 			f(i)
 		})
 	}

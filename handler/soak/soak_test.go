@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,7 +17,14 @@ import (
 var (
 	seeds = flag.Int("seeds", 10, "how many seeds of their own are played beside the fixed ones")
 	seed  = flag.Uint64("seed", 0, "the only seed that is played")
+	twice = flag.Int("twice", 5, "how many seeds are played twice, to see that nothing but the seed decides")
 )
+
+// TestMain gives the garbage collector less to do: seeds are played in a process that ends soon.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
 
 // result is what is left of a seed.
 type result struct {
@@ -28,24 +37,44 @@ type result struct {
 	trace    string
 	plan     plan
 	took     time.Duration
+	all      []pick
 }
 
 // play plays a seed.
 func play(t *testing.T, seed uint64) (r result) {
 	began := time.Now()
+	var all []pick
 	synctest.Test(t, func(t *testing.T) {
 		chance := rand.New(rand.NewPCG(seed, 1))
 		pl := newPlan(chance)
 		w := newWorld(seed, pl, newArrivals(pl, seed, chance))
 		w.play()
+		all = w.sched.picks
 		r.score = w.audit()
 		r.hash, r.picks, r.runs, r.kinds, r.problems, r.plan = w.sched.hash.Sum64(), len(w.sched.picks), w.runs, w.kinds, w.problems, pl
 		if len(r.problems) > 0 {
 			r.trace = w.trace()
 		}
 	})
+	r.all = all
 	r.took = time.Since(began)
 	return r
+}
+
+// TestSeedReproducesARun plays seeds twice.
+func TestSeedReproducesARun(t *testing.T) {
+	for s := range uint64(*twice) {
+		a, b := play(t, s+1), play(t, s+1)
+		if a.hash == b.hash {
+			continue
+		}
+		for i := range min(len(a.all), len(b.all)) {
+			if a.all[i] != b.all[i] {
+				t.Errorf("seed %d: turn %d of %d differs:\n%v\n%v\nafter %v", s+1, i, len(a.all), a.all[i], b.all[i], a.all[max(0, i-4):i])
+				break
+			}
+		}
+	}
 }
 
 // trace is the last turns of the users of whom the problems speak.
