@@ -121,6 +121,9 @@ func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error) erro
 		g.endProbe(probe)
 		return nil, max(wait, time.Second)
 	}
+	if ctx.Err() != nil { // select would toss a coin
+		return giveUp(0)
+	}
 	patient, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	select {
