@@ -49,3 +49,18 @@ func (t *Tenant) UsersListed(at time.Time) []signup.Event {
 	}
 	return out
 }
+
+// SignUpsShown is what the sign-up log shows of users who were created, at a time.
+func (t *Tenant) SignUpsShown(at time.Time) []signup.Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []signup.Event
+	for _, rec := range t.signUps.visible(at, t.o.Retention, signUpSchema, nil) {
+		status, _ := rec.fields["status"].(map[string]any)
+		id, _ := rec.fields["userId"].(string)
+		if rec.fields["signUpStage"] == "userCreation" && status["errorCode"] == 0.0 && id != "" {
+			out = append(out, signup.Event{User: signup.UserID(id), Kind: signup.Created, At: rec.at})
+		}
+	}
+	return out
+}

@@ -131,16 +131,20 @@ func (p *process) checkNote(n signup.Note) {
 	// What has come later than the overlap is outside of what this run has read.
 	from := p.before[detector].Add(-overlap)
 	shown := p.sim.Tenant.AuditShown
-	if detector == "directory" {
+	switch detector {
+	case "directory":
 		shown = p.sim.Tenant.UsersListed
-	} else {
+	case "signups":
+		shown = p.sim.Tenant.SignUpsShown
+	}
+	if detector != "directory" {
 		p.gapped = append(p.gapped, mark.Gaps...)
 	}
 	for _, e := range shown(p.began) {
 		if !e.At.Before(mark.Watermark) || e.At.Before(from) || p.people[e.User] == nil || detector == "directory" && p.people[e.User].deleted > 0 {
 			continue
 		}
-		if detector == "audit" && slices.ContainsFunc(p.gapped, func(w signup.Window) bool { return !e.At.Before(w.From) && e.At.Before(w.To) }) {
+		if detector != "directory" && slices.ContainsFunc(p.gapped, func(w signup.Window) bool { return !e.At.Before(w.From) && e.At.Before(w.To) }) {
 			continue
 		}
 		if _, there := p.row(e.User); !there {

@@ -108,10 +108,6 @@ func (w *world) due(p *person) duty {
 		return never
 	case p.deleted > 0 && p.restored == 0:
 		return maybe
-	case p.restored > 0 && p.restored > p.at+30*time.Minute: // nobody sees that but a census
-		return maybe
-	case p.How == sim.Guest && slices.ContainsFunc(w.gapped, func(g signup.Window) bool { return !p.since.Before(g.From) && p.since.Before(g.To) }):
-		return maybe // nor that
 	}
 	return always
 }

@@ -23,6 +23,8 @@ type plan struct {
 	noFilter  bool          // Graph refuses to filter the audit log by activity
 	noList    bool          // … and users by several ids
 	pageSize  int           // of the audit log; 0 = 1000
+	signUps   bool          // the log of user flows is a detector too
+	loses     time.Duration // when the ledger is lost, since the beginning; 0 = never
 	skews     [2]time.Duration
 	troubles  []trouble
 }
@@ -70,6 +72,10 @@ func newPlan(chance *rand.Rand) plan {
 	pl.deaths, pl.pauses = share(0, .0003, .002, .01), share(0, 0, .0005, .002)
 	pl.noFilter, pl.noList = chance.IntN(8) == 0, chance.IntN(8) == 0
 	pl.pageSize = []int{0, 0, 2, 7}[chance.IntN(4)]
+	pl.signUps = chance.IntN(3) == 0
+	if chance.IntN(8) == 0 {
+		pl.loses = time.Duration(chance.Int64N(int64(pl.span + 2*time.Hour)))
+	}
 	for i := range pl.skews {
 		pl.skews[i] = time.Duration(chance.Int64N(int64(4*time.Minute))) - 2*time.Minute
 	}

@@ -69,6 +69,9 @@ func (w *world) newProcess(name string, skew func(time.Time) time.Duration) *pro
 		Ledger: &ledgerAt{p}, Clock: p, Rand: rand.New(source), Log: log,
 		Each: func(n int, f func(int)) { w.sched.each(p, n, f) },
 	}
+	if w.plan.signUps {
+		p.engine.Detectors = append(p.engine.Detectors, tenant.SignUps())
+	}
 	w.processes = append(w.processes, p)
 	return p
 }
@@ -170,6 +173,13 @@ func (p *process) run() (pipeline.Summary, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, runTime)
 	defer cancel()
 	return p.engine.Run(ctx, p.trigger())
+}
+
+// census is one invocation of the other timer, or of an operator's command.
+func (p *process) census(o pipeline.CensusOptions) (pipeline.Census, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, runTime)
+	defer cancel()
+	return p.engine.Census(ctx, pipeline.Trigger{Invocation: p.name}, o)
 }
 
 // overlap is how far windows reach back.

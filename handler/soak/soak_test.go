@@ -17,6 +17,7 @@ import (
 var (
 	seeds = flag.Int("seeds", 10, "how many seeds of their own are played beside the fixed ones")
 	seed  = flag.Uint64("seed", 0, "the only seed that is played")
+	first = flag.Uint64("first", 0, "the first of those seeds; 0 = by the time")
 	twice = flag.Int("twice", 5, "how many seeds are played twice, to see that nothing but the seed decides")
 )
 
@@ -121,13 +122,16 @@ func TestSoak(t *testing.T) {
 		r.report(t, *seed)
 		return
 	}
-	first := uint64(time.Now().UnixNano())
+	fresh := *first
+	if fresh == 0 {
+		fresh = uint64(time.Now().UnixNano())
+	}
 	var sum score
 	n := 0
 	for i := range 5 + *seeds {
 		s := uint64(i + 1)
 		if i >= 5 {
-			s = first + s
+			s = fresh + s
 		}
 		r := play(t, s)
 		r.report(t, s)

@@ -33,6 +33,9 @@ type world struct {
 	gapped    []signup.Window          // what the audit log could not show any more
 	marks     map[string]time.Time     // the watermarks, by detector
 	runs      int
+	lost      bool // the ledger was, and has to be rebuilt
+	healed    bool // the last census has come to its end
+	censuses  int
 
 	mu       sync.Mutex
 	problems []string
@@ -72,7 +75,7 @@ func newWorld(seed uint64, pl plan, people []arrival) *world {
 		w.order = append(w.order, p)
 		w.byHash[sim.MailchimpMember{Email: a.Email}.Hash()] = ""
 	}
-	last := time.Duration(0)
+	last := pl.loses
 	for _, p := range w.order {
 		last = max(last, p.at, p.redeems, p.deleted, p.restored)
 	}
@@ -116,6 +119,9 @@ func (w *world) populate() {
 			events = append(events, event{p.restored, func() { w.sim.Tenant.Restore(p.id); p.since = time.Now() }})
 		}
 	}
+	if w.plan.loses > 0 {
+		events = append(events, event{w.plan.loses, w.loseLedger})
+	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	for i, e := range events {
 		time.Sleep(time.Until(w.sched.begun.Add(e.at)))
@@ -151,7 +157,9 @@ func (w *world) host(n int) {
 		time.Sleep(w.pause(n))
 		w.sched.park(nil, "tick "+name, nil)
 		if w.finished() {
-			return
+			if n == 1 || w.conclude(p) {
+				return
+			}
 		}
 		if w.in("host", "down") || n == 1 && !w.in("second", "timer") {
 			p = nil // scaled in
@@ -162,8 +170,60 @@ func (w *world) host(n int) {
 			p = w.newProcess(fmt.Sprintf("%s%d", name, started), w.skew(n))
 		}
 		w.runs++
+		if n == 0 && w.runs%15 == 0 { // the census has a timer of its own
+			w.sched.each(p, 2, func(i int) {
+				if i == 0 {
+					p.run()
+				} else {
+					p.census(pipeline.CensusOptions{Act: true})
+				}
+			})
+			continue
+		}
 		p.run()
 	}
+}
+
+// conclude ends the story with a census, which brings back who was lost with the ledger, and reports that nothing is
+// left to do after it.
+func (w *world) conclude(p *process) bool {
+	if w.healed {
+		c, err := p.census(pipeline.CensusOptions{})
+		if err != nil || c.Ended.IsZero() || c.CheckSum() != nil || c.Missing > 0 || c.Pending > 0 {
+			w.broke("certificate", "%+v %v %v", c, c.CheckSum(), err)
+		}
+		return true
+	}
+	if w.lost {
+		if err := p.engine.Backfill(p.ctx, w.sched.begun); err != nil {
+			w.broke("certificate", "backfill: %v", err)
+		}
+	}
+	for range 20 {
+		c, err := p.census(pipeline.CensusOptions{Act: true, Fresh: !w.lost})
+		if w.healed = err == nil && !c.Ended.IsZero(); w.healed {
+			if c.Missing > 0 && !w.lost && !w.blind() {
+				w.broke("missing", "%+v", c)
+			}
+			return false
+		}
+		if err != nil {
+			w.broke("certificate", "%v", err)
+		}
+	}
+	w.broke("certificate", "the census does not end")
+	return true
+}
+
+// blind reports that users may have passed by the detectors: a log was down for longer than it remembers.
+func (w *world) blind() bool { return len(w.gapped) > 0 }
+
+// loseLedger empties the ledger, under processes that die of it.
+func (w *world) loseLedger() {
+	for _, p := range w.processes {
+		p.kill()
+	}
+	w.ledger, w.marks, w.lost = ledger.Memory(tenantID), map[string]time.Time{}, true
 }
 
 // pause is the time until the next tick: a minute while there is something to see or to do, more while there is not.
@@ -203,7 +263,7 @@ func (w *world) finished() bool {
 	if since < 3*time.Hour {
 		return false
 	}
-	for range w.ledger.Due(context.Background(), time.Now().Add(1000*24*time.Hour)) {
+	for range w.ledger.Due(context.Background(), time.Now().Add(10000*24*time.Hour)) {
 		return since > 4*24*time.Hour
 	}
 	return true
