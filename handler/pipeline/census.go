@@ -50,6 +50,9 @@ type CensusOptions struct {
 func (e *Engine) Census(ctx context.Context, t Trigger, o CensusOptions) (Census, error) {
 	c := &counting{run: e.newRun(t), CensusOptions: o}
 	c.setUntil(ctx)
+	if err := c.checkClock(ctx); err != nil && o.Act {
+		return c.census, err
+	}
 	open, err := c.begin(ctx)
 	if err == nil && open {
 		err = c.walk(ctx)

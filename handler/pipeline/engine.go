@@ -124,6 +124,9 @@ func (e *Engine) newRun(t Trigger) *run {
 func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
 	r := e.newRun(t)
 	r.setUntil(ctx)
+	if err := r.checkClock(ctx); err != nil {
+		return r, err
+	}
 	if err := r.takeLease(ctx); err != nil || r.sum.Busy {
 		return r, err
 	}

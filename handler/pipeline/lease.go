@@ -51,7 +51,8 @@ func (r *run) takeLease(ctx context.Context) error {
 		return err
 	}
 	n.Name = leaseNote
-	if body.Owner != "" && r.start.Before(body.Expires) {
+	// No lease is longer: one that ends later is from a clock that was wrong, and keeps nobody away.
+	if body.Owner != "" && r.start.Before(body.Expires) && !body.Expires.After(r.start.Add(leaseTime+skew)) {
 		r.sum.Busy = true
 		r.log.Info("another run holds the lease", "owner", body.Owner, "until", body.Expires)
 		return nil

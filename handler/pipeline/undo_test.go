@@ -473,7 +473,7 @@ func TestUndoEndsWithoutTheLease(t *testing.T) {
 		patches := 0
 		w.users.patch = func(signup.UserID, signup.Patch) error {
 			patches++
-			steal(time.Hour)
+			steal(6 * time.Minute)
 			return &signup.Error{Class: signup.Throttled, Code: "throttled", RetryAfter: 10 * time.Minute}
 		}
 		if _, err := w.undo(context.Background(), pipeline.UndoOptions{Act: true}); !errors.Is(err, pipeline.ErrLeaseLost) {

@@ -128,7 +128,7 @@ func (r *run) askTime(ctx context.Context, d signup.Detector) (at time.Time, err
 	}()
 	for _, err := range d.Events(ctx, signup.Window{From: r.start.Add(-time.Second), To: r.start}) {
 		if err != nil {
-			return time.Time{}, err
+			return d.Served(), err
 		}
 	}
 	return d.Served(), nil
