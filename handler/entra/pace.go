@@ -25,7 +25,8 @@ func newPace(calls int, period time.Duration) *pace {
 func (p *pace) reserve(now time.Time, most time.Duration) (wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if oldest := p.starts[p.next]; !oldest.IsZero() {
+	// A place that was taken for a time far from now is from before the clock was put back.
+	if oldest := p.starts[p.next]; !oldest.IsZero() && oldest.Sub(now) < time.Hour {
 		wait = max(0, oldest.Add(p.period).Sub(now))
 	}
 	if wait > max(0, most) {
