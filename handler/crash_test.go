@@ -97,6 +97,25 @@ func dieAtTheDestinations(w *crashWorld) {
 			w.settle(name + ", " + string(s))
 		}
 	}
+	w.dieAndMove()
+}
+
+// dieAndMove lets somebody's contact get another address while the program is dead: the next one has to look for what
+// this one may have made, wherever it is now.
+func (w *crashWorld) dieAndMove() {
+	var id signup.UserID
+	w.dieAt("newsletter: contact put", after, "", func() { id = w.signUp(1)[0] })
+	moved := 0
+	for _, m := range w.Mailchimp.Members() {
+		if m.Merge[contactOwner] == string(id) {
+			w.Mailchimp.Edit(m.ID, func(m *sim.MailchimpMember) { m.Email = "moved-" + m.Email })
+			moved++
+		}
+	}
+	if moved != 1 {
+		w.t.Errorf("%d contacts were made before the program died, want 1", moved)
+	}
+	w.settle("the contact has moved")
 }
 
 func dieAtTheLedger(w *crashWorld) {
@@ -156,10 +175,7 @@ func (w *crashWorld) dieAtAGuest() {
 		}
 		w.dieAt("row reopened", s, "", func() { w.Tenant.Redeem(guest) })
 		w.settle("row reopened, " + string(s))
-		held, err := w.held(w.t.Context())
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		held := w.holdings()
 		for _, p := range places {
 			if ids := held[p.name][guest]; len(ids) != 1 {
 				w.t.Errorf("row reopened, %s: the guest has the accounts %q at %s, want one", s, ids, p.name)

@@ -27,8 +27,8 @@ import (
 // crashRate is how fast the simulated clock runs: a dead run's lease is over after 120 ms.
 const crashRate = 1000
 
-// crashPause is between two invocations, most of which only find the lease of a dead run; 40 ms.
-const crashPause = 40 * time.Millisecond * crashRate
+// crashPause is between two invocations, most of which only find the lease of a dead run; 80 ms of real time.
+const crashPause = 80 * time.Millisecond * crashRate
 
 // crashWorld is the real program under devhost, with its ledger in Azurite and a customers table in PostgreSQL, among
 // the simulated systems; everything that it sends passes an edge.
@@ -66,6 +66,8 @@ func openCrashWorld(t *testing.T, database bool) *crashWorld {
 		t.Fatal(err)
 	}
 	w.Salesforce = sim.NewSalesforce(sim.SalesforceOptions{Clock: w.clock, ClientID: simSecret, ClientSecret: simSecret, Objects: sim.SalesforceObjects(), Duplicates: "block"})
+	w.Mailchimp = sim.NewMailchimp(sim.MailchimpOptions{Clock: w.clock, APIKey: simMailchimp, Audience: simAudience,
+		Fields: []sim.MailchimpField{{Tag: "FNAME"}, {Tag: "LNAME"}, {Tag: contactOwner}}})
 	w.server.Close()
 	if w.server, err = sim.Serve(t.Context(), "127.0.0.1:0", w.edge.wrap(w.edge.nameEffect, w.World)); err != nil {
 		t.Fatal(err)
@@ -102,8 +104,11 @@ func (w *crashWorld) kill() {
 	}
 }
 
+// contactOwner is the merge field that says whose a contact is.
+const contactOwner = "ENTRAOID"
+
 // configure writes local.yaml with what makes more kinds of writes: a first window that is longer than the log, guests,
-// records to be linked, and a customers table in a database that has a wire.
+// records to be linked, contacts that can move, and a customers table in a database that has a wire.
 func (w *crashWorld) configure(database bool) (path string) {
 	config := string(localConfig)
 	replace := func(old, new string) {
@@ -113,6 +118,7 @@ func (w *crashWorld) configure(database bool) (path string) {
 		config = strings.Replace(config, old, new, 1)
 	}
 	replace("auth: clientCredentials", "auth: clientCredentials, duplicates: link")
+	replace("audience: 1a2b3c4d5e", "audience: 1a2b3c4d5e, idField: "+contactOwner)
 	if dsn := w.openCustomers(database); dsn != "" {
 		w.settings["CUSTOMERS_DSN"] = dsn
 		replace("driver: sqlite", "driver: postgres")
@@ -213,7 +219,7 @@ func (w *crashWorld) dieAt(name string, s side, about string, arrange func()) {
 	if arrange != nil {
 		arrange()
 	}
-	for end := time.Now().Add(15 * time.Second); ; {
+	for end := time.Now().Add(30 * time.Second); ; {
 		wait := 40 * time.Millisecond
 		if w.fire() != nil { // perhaps of this death, of which the host may know before the edge does
 			wait = 300 * time.Millisecond
@@ -271,7 +277,7 @@ func (w *crashWorld) rows() map[signup.UserID]signup.Row {
 // settle runs the program until nothing is left to do, and compares all sides.
 func (w *crashWorld) settle(what string) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		err := w.fire()
 		left := w.unfinished()
 		if err == nil && left == "" {
@@ -312,16 +318,7 @@ func (w *crashWorld) unfinished() string {
 // intent left open.
 func (w *crashWorld) compareAll(what string) {
 	w.t.Helper()
-	held, err := w.held(w.t.Context())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if w.table != nil {
-		held["customers"], held[stripeColumn] = holdings{}, holdings{}
-		if err := w.customers(w.t.Context(), held); err != nil {
-			w.t.Fatal(err)
-		}
-	}
+	held := w.holdings()
 	rows := w.rows()
 	var r localReport
 	for _, u := range w.Tenant.Users() {
@@ -352,6 +349,29 @@ func (w *crashWorld) compareAll(what string) {
 	for _, p := range r.Problems {
 		w.t.Errorf("%s: %s", what, p)
 	}
+}
+
+// holdings reads every destination.
+func (w *crashWorld) holdings() map[string]holdings {
+	w.t.Helper()
+	held, err := w.held(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	held["newsletter"] = holdings{}
+	for _, m := range w.Mailchimp.Members() {
+		owner, _ := m.Merge[contactOwner].(string)
+		for range max(m.Welcomes, 1) { // a second welcome is as bad as a second contact
+			held["newsletter"].add(owner, m.ID)
+		}
+	}
+	if w.table != nil {
+		held["customers"], held[stripeColumn] = holdings{}, holdings{}
+		if err := w.customers(w.t.Context(), held); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return held
 }
 
 // customers reads the table in the database.
