@@ -139,6 +139,10 @@ func TestOperatingASimulatedTenant(t *testing.T) {
 
 	chain := "planned   billing (failed: rejected), with customers (skipped: needs), profile (associated)"
 	p.want(exitOK, []string{"replay"}, one+"  "+chain, two+"  "+chain, "customers     skipped: needs     2\n", "planned 2. Nothing was changed: add --yes to do it.")
+	for _, args := range []string{"--older 240h", "--newer 1s", "--reason horizon", "--destination welcome"} {
+		p.want(exitOK, append([]string{"replay"}, strings.Fields(args)...), "There is nothing to reopen")
+	}
+	p.want(exitOK, []string{"replay", "--state", "skipped", "--reason", "needs", "--destination", "customers"}, one+"  planned   customers (skipped: needs)\n", "planned 2.")
 	if still := p.with("billing", signup.Failed); !slices.Equal(still, failed) {
 		t.Errorf("the plan has changed %v to %v", failed, still)
 	}
