@@ -163,8 +163,8 @@ func (w *watch) count(event signup.Event) {
 	if shown.IsZero() {
 		shown = w.run.Clock.Now()
 	}
-	// After a pause of our own everything is shown late; that is not the detector's doing.
-	if !w.before.IsZero() && shown.Sub(w.before) <= max(w.run.Settings.Overlap/4, skew) {
+	// After a pause of our own, and at first, everything is shown late; that is not the detector's doing.
+	if shown.Sub(w.before) <= max(w.run.Settings.Overlap/4, skew) {
 		w.fresh.Lags.Add(shown.Sub(event.At))
 	}
 }

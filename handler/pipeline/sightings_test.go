@@ -109,10 +109,11 @@ func TestARowWhoseCountWasLostIsCountedByTheNextRun(t *testing.T) {
 		w := newWorld(t, spec())
 		w.engine.Detectors = []signup.Detector{w.audit}
 		w.mustRun(0)
-		w.signUp(1)
-		w.engine.Ledger = noWatermark{w.faults}
-		if _, err := w.run(time.Minute); err == nil {
-			t.Fatal("the test needs a run that cannot write the watermark")
+		id := w.signUp(1)
+		w.engine.Ledger = &noWatermark{Ledger: w.faults, good: 1} // the hour of the overlap
+		_, _ = w.run(time.Minute)
+		if w.row(id).Detector != "audit" || w.seen()["audit"].First != 0 {
+			t.Fatal("the test needs a row without its count")
 		}
 		w.configure(spec())
 		w.engine.Detectors = []signup.Detector{w.audit}
@@ -123,14 +124,79 @@ func TestARowWhoseCountWasLostIsCountedByTheNextRun(t *testing.T) {
 	})
 }
 
-// noWatermark refuses the detectors' notes.
-type noWatermark struct{ signup.Ledger }
+// noWatermark refuses the detectors' notes but the first good ones.
+type noWatermark struct {
+	signup.Ledger
+	good int
+}
 
-func (l noWatermark) PutNote(ctx context.Context, n signup.Note) (signup.Note, error) {
+func (l *noWatermark) PutNote(ctx context.Context, n signup.Note) (signup.Note, error) {
 	if strings.HasPrefix(n.Name, "watermark|") {
-		return n, errors.New("the ledger is down")
+		if l.good--; l.good < 0 {
+			return n, errors.New("the ledger is down")
+		}
 	}
 	return l.Ledger.PutNote(ctx, n)
+}
+
+func TestARunThatCannotWriteTheWatermarkHasFailed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.engine.Detectors = []signup.Detector{w.audit}
+		w.engine.Ledger = &noWatermark{Ledger: w.faults}
+		if _, err := w.run(time.Minute); !errors.Is(err, pipeline.ErrNoDetector) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestWhoWasInTheLedgerBeforeTheProcessIsCountedWhereItIsCertain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.auditFirst()
+		w.mustRun(0)
+		w.directory.fail = errors.New("down")
+		w.signUp(1)
+		forgotten := w.signUp(2)
+		w.mustRun(time.Minute)
+		row := w.row(forgotten).Forget(time.Now().UTC())
+		if _, err := w.ledger.Replace(context.Background(), []signup.Row{row}); err != nil {
+			t.Fatal(err)
+		}
+		w.configure(spec())
+		w.auditFirst()
+		w.directory.fail = nil
+		w.mustRun(time.Minute)
+		got := w.seen()
+		if got["audit"].First != 2 || len(got["audit"].Also) != 0 || got["directory"].First != 0 || !cmp.Equal(got["directory"].Also, after("audit", 1)) {
+			t.Errorf("got %+v; want the one counted whose sign-up the directory cannot have shown before, and not who is forgotten", got)
+		}
+	})
+}
+
+func TestTheBackstopReopensWhoWasRestored(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		w.engine.Backstop = registry{w.directory, nil}
+		w.audit.fail = errors.New("down")
+		time.Sleep(24 * time.Hour)
+		id := w.signUp(1)
+		u := w.users.all[id]
+		delete(w.users.all, id)
+		seen := w.directory.events
+		for range 35 {
+			w.mustRun(time.Minute)
+			w.directory.events = nil
+		}
+		w.want(id, "billing: skipped deleted", "crm: skipped deleted", "news: skipped deleted", "profile: skipped deleted")
+		w.mustRun(9 * 24 * time.Hour)
+		w.users.put(u)
+		w.directory.events, w.audit.fail = seen, nil
+		w.mustRun(time.Minute)
+		w.mustRun(time.Minute)
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
 }
 
 func TestOurOwnPauseIsNotTheDetectorsLag(t *testing.T) {
