@@ -361,6 +361,10 @@ func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 		return "breakers saved"
 	case o.key == "state":
 		return "state written"
+	case o.key == "census":
+		return "census moved"
+	case o.key == "certificate":
+		return "certificate stored"
 	case !strings.HasPrefix(o.key, "watermark|"):
 		return "? the note " + o.key
 	case width(is) > width(was):

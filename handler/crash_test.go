@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
@@ -23,6 +25,7 @@ func TestCrash(t *testing.T) {
 	}
 	all, plays := newTally(), map[string]func(*crashWorld){
 		"at the ledger": dieAtTheLedger, "at the destinations": dieAtTheDestinations, "again and again": dieAtOnePerson,
+		"at a census": dieAtACensus,
 	}
 	worlds := make(chan *crashWorld, len(plays))
 	t.Run("dies", func(t *testing.T) {
@@ -198,6 +201,58 @@ func (w *crashWorld) dieAtASlowLog() {
 	delete(w.settings, timeout)
 	w.reopen()
 	w.settle("slice halved")
+}
+
+// dieAtACensus dies while somebody is found whom no detector has shown.
+func dieAtACensus(w *crashWorld) {
+	w.signUp(2)
+	w.settle("those who are seen")
+	missing := w.hide()
+	w.functions = append(w.functions, "TakeCensus")
+	for _, b := range []struct{ name, about string }{{"census moved", ""}, {rowWaiting, string(missing)}, {"certificate stored", ""}} {
+		for _, s := range sides {
+			w.dieAt(b.name, s, b.about, nil)
+		}
+	}
+	delete(w.unseen, missing)
+	w.settle("the census")
+	n, err := w.ledger.Note(w.t.Context(), "certificate")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var c pipeline.Census
+	if err := json.Unmarshal(n.Body, &c); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := c.CheckSum(); err != nil || c.Missing != 1 || c.Users < 1 || c.Users > 3 {
+		w.t.Errorf("got the certificate %s (%v), want one user missing", n.Body, err)
+	}
+}
+
+// hide brings somebody in whom no detector shows, since the watermarks pass before the directory lists the user.
+func (w *crashWorld) hide() signup.UserID {
+	var none time.Duration
+	late, never := 3*time.Hour, 1000*time.Hour
+	w.born++
+	id := w.Tenant.SignUp(sim.Person{How: sim.Email, Email: w.address(w.born), GivenName: "Ada", Surname: "Crash",
+		Attributes: map[string]any{"marketingOptIn": true}, AuditLag: &never, ReplicaLag: &none, IndexLag: &late})
+	w.unseen[id] = true
+	created := w.clock.Now()
+	for passed := false; !passed; {
+		_ = w.fire()
+		passed = true
+		for _, detector := range []string{"audit", "directory"} {
+			passed = passed && w.watermark(detector).After(created.Add(crashOverlap))
+		}
+	}
+	_ = w.clock.Sleep(w.t.Context(), created.Add(late+time.Minute).Sub(w.clock.Now())) // ends early with the test
+	if err := w.fire(); err != nil {
+		w.t.Error(err)
+	}
+	if _, ok := w.rows()[id]; ok {
+		w.t.Fatal("a detector has shown whom none was to show")
+	}
+	return id
 }
 
 // dieAtOnePerson dies whenever it is at one person, who is given up at last. The others are not kept waiting until then.

@@ -243,7 +243,7 @@ func (g *grown) mustCensus() {
 	}
 }
 
-// mustSweep makes n rows due, and looks for what is.
+// sweep makes n rows due, and looks for what is.
 func (g *grown) sweep(n int) cost {
 	g.t.Helper()
 	due := time.Now().Add(-time.Hour)
@@ -332,14 +332,8 @@ func TestGrowth(t *testing.T) {
 	if *growthSizes == "" {
 		t.Skip("'make growth' runs this")
 	}
-	w := &wire{}
-	store, err := ledger.OpenTables(ledger.TablesOptions{Tenant: tenantID, ConnectionString: ledgertest.StartAzurite(t), Transport: &http.Client{Transport: w}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	fmt.Println("| settled rows | what | reads | transactions | notes | requests | sent | received | time | heap |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|---|")
-	var loaded *grown
 	for text := range strings.SplitSeq(*growthSizes, ",") {
 		size, err := strconv.Atoi(text)
 		if err != nil {
@@ -349,9 +343,9 @@ func TestGrowth(t *testing.T) {
 			fmt.Printf("| %d | %s | %d | %d | %d | %d | %s | %s | %s | %s |\n", size, what, c.Reads, c.Transactions, c.NoteWrites, c.requests,
 				bytesText(c.sent), bytesText(c.received), c.took.Round(time.Millisecond), bytesText(c.heap))
 		}
-		_ = loaded
-		store := store
-		if store, err = ledger.OpenTables(ledger.TablesOptions{Tenant: tenantID, ConnectionString: ledgertest.StartAzurite(t), Transport: &http.Client{Transport: w}}); err != nil {
+		w := &wire{}
+		store, err := ledger.OpenTables(ledger.TablesOptions{Tenant: tenantID, ConnectionString: ledgertest.StartAzurite(t), Transport: &http.Client{Transport: w}})
+		if err != nil {
 			t.Fatal(err)
 		}
 		g := growTenant(t, size, store, w)
