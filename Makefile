@@ -4,6 +4,7 @@ GO      ?= go
 HANDLER := bin/handler
 SIGNUPS ?= 200
 SEEDS   ?= 3
+ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -26,6 +27,9 @@ databases: ## Install PostgreSQL and MariaDB, which the tests start for themselv
 
 bench: ## Measure decoding beside the Graph SDK's own parser
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./handler/entra
+
+growth: $(AZURITE)/node_modules ## Measure what a run, a sweep and a census cost with ROWS settled rows in the ledger, some minutes
+	CGO_ENABLED=0 $(GO) test -run TestGrowth -growth $(ROWS) -v -timeout 60m ./handler/pipeline
 
 soak: build ## Play SEEDS local runs with faults, each with people and faults of its own
 	@for seed in $$(seq 1 $(SEEDS)); do echo "seed $$seed"; $(HANDLER) local --faults --seed $$seed --signups $(SIGNUPS) || exit 1; done
@@ -53,4 +57,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases bench soak package lint docs sim clean
+.PHONY: help build run test databases bench growth soak package lint docs sim clean
