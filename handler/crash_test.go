@@ -20,9 +20,6 @@ import (
 // A boundary that is not reached fails the test, and so does a request that changes something and at which nobody dies.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	all, plays := newTally(), map[string]func(*crashWorld){
 		"at the ledger": dieAtTheLedger, "at the destinations": dieAtTheDestinations, "again and again": dieAtOnePerson,
 		"at a census": dieAtACensus,

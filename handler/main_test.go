@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"signup-sync/handler/connector/databasetest"
 	"signup-sync/handler/functions/devhost"
 	"signup-sync/handler/ledger/ledgertest"
 	"signup-sync/handler/signup"
@@ -36,7 +37,9 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv(actAsHandler, "1"); err != nil { // whom the tests start; here, since those that run in parallel may not
 		panic(err)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	databasetest.StopAll()
+	os.Exit(code)
 }
 
 // appFolder is the app as it is deployed, with the test's binary as bin/handler.
