@@ -80,8 +80,8 @@ func (e *edge) nameWrite(current *ledger.Ledger) func(r *http.Request, body []by
 	}
 }
 
-// operation is one of a transaction.
-type operation struct {
+// entityWrite is one of a transaction.
+type entityWrite struct {
 	method, table, key string
 	body               []byte // of the row or note; nil of an index entry
 }
@@ -89,14 +89,14 @@ type operation struct {
 var operationLine = regexp.MustCompile(`(?m)^(POST|PUT|DELETE|PATCH|MERGE) \S+?/(\w+)(\([^ ]*\))?(?:\?\S*)? HTTP/1\.1\r?$`)
 
 // operations takes a transaction apart.
-func operations(body []byte) (all []operation) {
+func entityWrites(body []byte) (all []entityWrite) {
 	at := operationLine.FindAllSubmatchIndex(body, -1)
 	for i, m := range at {
 		end := len(body)
 		if i+1 < len(at) {
 			end = at[i+1][0]
 		}
-		o := operation{method: string(body[m[2]:m[3]]), table: string(body[m[4]:m[5]])}
+		o := entityWrite{method: string(body[m[2]:m[3]]), table: string(body[m[4]:m[5]])}
 		var entity struct{ RowKey, Body string }
 		if from := bytes.IndexByte(body[m[1]:end], '{'); from >= 0 && o.method != http.MethodDelete {
 			_ = json.NewDecoder(bytes.NewReader(body[m[1]+from : end])).Decode(&entity) // what follows is the next part's border
@@ -127,7 +127,7 @@ func nameOperations(r *http.Request, body []byte, current *ledger.Ledger) string
 	if !strings.HasSuffix(r.URL.Path, "/$batch") {
 		return "? not a transaction"
 	}
-	names, all := map[string]bool{}, operations(body)
+	names, all := map[string]bool{}, entityWrites(body)
 	was, err := replaced(r.Context(), all, current)
 	if err != nil {
 		return "? " + err.Error()
@@ -158,8 +158,8 @@ const (
 )
 
 // replaced is the row that the first of the operations replaces, if one does; the others go the same way.
-func replaced(ctx context.Context, all []operation, current *ledger.Ledger) (was signup.Row, err error) {
-	if i := slices.IndexFunc(all, func(o operation) bool { return strings.HasPrefix(o.key, "user|") }); i >= 0 && all[i].method == http.MethodPut {
+func replaced(ctx context.Context, all []entityWrite, current *ledger.Ledger) (was signup.Row, err error) {
+	if i := slices.IndexFunc(all, func(o entityWrite) bool { return strings.HasPrefix(o.key, "user|") }); i >= 0 && all[i].method == http.MethodPut {
 		rows, err := current.Get(ctx, []signup.UserID{signup.UserID(strings.TrimPrefix(all[i].key, "user|"))})
 		if err != nil || len(rows) == 0 {
 			return was, errors.Join(err, errors.New("a row that is not there"))
@@ -170,7 +170,7 @@ func replaced(ctx context.Context, all []operation, current *ledger.Ledger) (was
 }
 
 // nameRow names the transition of one row; was is the first of its transaction as it stands.
-func nameRow(o operation, was signup.Row) string {
+func nameRow(o entityWrite, was signup.Row) string {
 	var next signup.Row
 	if err := json.Unmarshal(o.body, &next); err != nil {
 		return "? a row: " + err.Error()
@@ -195,7 +195,7 @@ func nameRow(o operation, was signup.Row) string {
 }
 
 // nameNote names the transition of one note.
-func nameNote(r *http.Request, o operation, current *ledger.Ledger) string {
+func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 	stored, err := current.Note(r.Context(), o.key)
 	if err != nil {
 		return "? a note: " + err.Error()

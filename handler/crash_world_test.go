@@ -27,8 +27,8 @@ const crashRate = 1000
 // crashOverlap is the setting sync.overlap.
 const crashOverlap = 20 * time.Minute
 
-// pause is between two invocations, most of which only find the lease of a dead run; 80 ms of real time.
-const pause = 80 * time.Millisecond * crashRate
+// crashPause is between two invocations, most of which only find the lease of a dead run; 80 ms of real time.
+const crashPause = 80 * time.Millisecond * crashRate
 
 // crashWorld is the real program under devhost, with its ledger in Azurite and a customers table in PostgreSQL, among
 // the simulated systems; everything that it sends passes an edge.
@@ -260,7 +260,7 @@ func (w *crashWorld) settle(what string) {
 		if time.Now().After(end) {
 			w.t.Fatalf("%s: does not come to rest: %v; %s", what, err, left)
 		}
-		_ = w.clock.Sleep(w.t.Context(), pause) // ends early with the test
+		_ = w.clock.Sleep(w.t.Context(), crashPause) // ends early with the test
 	}
 	w.compareAll(what)
 }
