@@ -223,14 +223,18 @@ func TestForgetEndsWithoutTheLease(t *testing.T) {
 		w := newWorld(t, spec())
 		id := w.signUp(1)
 		w.mustRun(time.Minute)
-		n, _ := w.ledger.Note(context.Background(), "run")
-		n.Name, n.Body = "run", fmt.Appendf(nil, `{"owner":"thief","expires":%q}`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-		if _, err := w.ledger.PutNote(context.Background(), n); err != nil {
-			t.Fatal(err)
+		take := func() { // for longer than a command waits, and no longer than a lease can be
+			n, _ := w.ledger.Note(context.Background(), "run")
+			n.Name, n.Body = "run", fmt.Appendf(nil, `{"owner":"thief","expires":%q}`, time.Now().Add(6*time.Minute).UTC().Format(time.RFC3339))
+			if _, err := w.ledger.PutNote(context.Background(), n); err != nil {
+				t.Fatal(err)
+			}
 		}
+		take()
 		if shown, err := w.forget(true, id); !errors.Is(err, pipeline.ErrBusy) || len(shown) > 0 {
 			t.Errorf("got %q, %v, want it busy", shown, err)
 		}
+		take()
 		if shown, err := w.replay(context.Background(), pipeline.ReplayOptions{State: signup.Associated, Act: true}); !errors.Is(err, pipeline.ErrBusy) || len(shown) > 0 {
 			t.Errorf("got %q, %v, want it busy", shown, err)
 		}
