@@ -219,26 +219,6 @@ func TestOfTwoCensusesAtOnceOneGoesOn(t *testing.T) {
 	})
 }
 
-func TestAHalfReadSliceOfACensusCountsNobody(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newCensusWorld(t, oneDestination())
-		time.Sleep(100 * 24 * time.Hour)
-		w.signUp(1)
-		w.unseen(2)
-		w.mustRun(time.Minute)
-		w.mustRun(3 * time.Hour)
-		w.register.fail, w.register.failAfter = errors.New("page 2: unexpected EOF"), 1
-		c, err := w.census(pipeline.CensusOptions{Act: true})
-		if c.Users != 0 || !c.Ended.IsZero() {
-			t.Errorf("got %+v, %v", c, err)
-		}
-		w.register.fail = nil
-		if c, err = w.census(pipeline.CensusOptions{Act: true}); err != nil || c.Users != 2 || c.Missing != 1 {
-			t.Errorf("the next one: got %+v, %v", c, err)
-		}
-	})
-}
-
 // illegible passes over a record in each read.
 type illegible struct {
 	*register
@@ -272,6 +252,7 @@ type boring struct {
 	at      time.Time
 	n, read int
 	windows int
+	most    int // records of a window longer than a second
 }
 
 func (*boring) Name() string             { return "directory" }
@@ -281,6 +262,12 @@ func (*boring) Retention() time.Duration { return 0 }
 func (b *boring) Events(_ context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
 	return func(yield func(signup.Event, error) bool) {
 		b.windows++
+		before := b.read
+		defer func() {
+			if w.To.Sub(w.From) > time.Second {
+				b.most = max(b.most, b.read-before)
+			}
+		}()
 		year := 365 * 24 * time.Hour
 		for n := range b.n + 2 {
 			at := b.at
@@ -312,6 +299,9 @@ func TestManyUsersOfOneSecondAndEmptyYearsTakeFewCalls(t *testing.T) {
 		c := w.certify()
 		if c.Users != 12_002 || c.Before != 12_002 {
 			t.Errorf("got %+v", c)
+		}
+		if b.most > 8200 {
+			t.Errorf("%d records of one slice were held", b.most)
 		}
 		if b.windows > 100 || b.read > 200_000 {
 			t.Errorf("it took %d reads of %d records", b.windows, b.read)
@@ -351,6 +341,9 @@ func TestACensusStopsBeforeItsDeadlineAndGoesOnInTheNext(t *testing.T) {
 			}
 			if took := time.Since(begun); took > 4*time.Minute {
 				t.Errorf("it took %v", took)
+			}
+			if last := w.register.asked.Sub(begun); last > 4*time.Minute-25*time.Second {
+				t.Errorf("it began a slice after %v", last)
 			}
 			if !c.Ended.IsZero() && (c.Users != 40 || c.Missing+c.Associated+c.Pending != 40) {
 				t.Errorf("got %+v", c)

@@ -87,8 +87,12 @@ func TestACensusReopensWhoWasRestored(t *testing.T) {
 		w.users.put(user)
 		w.mustRun(24 * time.Hour) // too late for a detector
 		w.want(id, "crm: skipped deleted", "profile: skipped deleted")
+		before := w.ledger.Transactions()
+		if c, err := w.census(pipeline.CensusOptions{}); err != nil || c.Restored != 1 || w.ledger.Transactions() != before {
+			t.Errorf("without acting: got %+v, %v, %d transactions", c, err, w.ledger.Transactions()-before)
+		}
 		if c := w.certify(); c.Restored != 1 || c.Pending != 1 || c.Redeemed != 0 {
-			t.Errorf("got %+v", c)
+			t.Fatalf("got %+v", c)
 		}
 		w.mustRun(time.Minute)
 		w.want(id, "crm: associated", "profile: associated")

@@ -20,12 +20,21 @@ import (
 type register struct {
 	*detector
 	users *directory
-	pause time.Duration // before each of them
+	pause time.Duration // before each user
+	asked time.Time     // when the last read began
+	tear  func(i int, e signup.Event) error
 }
 
 func (r *register) Events(ctx context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
 	return func(yield func(signup.Event, error) bool) {
+		r.mu.Lock()
+		r.asked = time.Now()
+		r.mu.Unlock()
+		i := 0
 		for e, err := range r.detector.Events(ctx, w) {
+			if i++; r.tear != nil && err == nil {
+				err = r.tear(i, e)
+			}
 			if ctx.Err() != nil {
 				yield(signup.Event{}, ctx.Err())
 				return

@@ -114,7 +114,7 @@ func (m mending) needed() bool { return m.redeemed || m.restored || len(m.added)
 // is left to that run, and to the next census.
 func (c *counting) mend(row signup.Row, e signup.Event, now time.Time) (m mending) {
 	m.row = row
-	if !row.Intent.IsZero() || !row.Forgotten.IsZero() {
+	if !row.Intent.IsZero() {
 		return m
 	}
 	if again := comeBack(row, e, c.Backstop.Name(), now); !slices.Equal(again.Associations, row.Associations) {
