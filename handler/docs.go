@@ -160,7 +160,8 @@ destination and is no failure. With ` + "`mode: observe`" + ` everything is eval
 nothing is sent.
 
 A destination hears of a user once: what changes in the profile later is not sent. The account's id that it gives is in the
-ledger, and for others to use, as ` + "`accounts.NAME.id`" + `. Who was settled before the destination was added is not brought there.
+ledger, and for others to use, as ` + "`accounts.NAME.id`" + `. Who signed up before the destination was added is brought there
+by backfill only ([operations](operations.md#bringing-those-who-signed-up-earlier)).
 Whatever a system answers, no user is dropped: transient trouble is tried again for 14 days, and a user whom the system
 refuses for good is ` + "`failed`" + ` with a code ([operations](operations.md#what-the-codes-mean)). Before the first user:
 ` + "`bin/handler check --online`" + `, which changes nothing anywhere.
