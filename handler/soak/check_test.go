@@ -104,6 +104,12 @@ func (l *logLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// watermark is what was last written of a detector.
+type watermark struct {
+	at   time.Time
+	rest signup.Window
+}
+
 // checkNote: a watermark is never ahead of the rows, nor of the time.
 func (p *process) checkNote(n signup.Note) {
 	p.checkText("ledger", n.Body)
@@ -114,6 +120,7 @@ func (p *process) checkNote(n signup.Note) {
 	var mark struct {
 		Watermark time.Time
 		Gaps      []signup.Window
+		Rest      signup.Window
 	}
 	if err := json.Unmarshal(n.Body, &mark); err != nil {
 		panic(err)
@@ -121,15 +128,22 @@ func (p *process) checkNote(n signup.Note) {
 	if mark.Watermark.After(time.Now().Add(2 * time.Minute)) {
 		p.broke("watermark", "%s is ahead of the time: %v", detector, mark.Watermark)
 	}
-	if p.before[detector] == (time.Time{}) {
-		p.before[detector] = p.marks[detector]
-	}
 	old := p.marks[detector]
-	if p.marks[detector] = mark.Watermark; !mark.Watermark.After(old) {
+	if _, later := p.from[detector]; !later { // what this run reads begins an overlap before the watermark, or where the last one had to stop
+		switch {
+		case !old.rest.Empty():
+			p.from[detector] = old.rest.From
+		case old.at.IsZero():
+			p.from[detector] = p.began.Add(-24*time.Hour + 5*time.Minute)
+		default:
+			p.from[detector] = old.at.Add(-overlap)
+		}
+	}
+	from := p.from[detector]
+	p.marks[detector] = watermark{mark.Watermark, mark.Rest}
+	if !mark.Watermark.After(old.at) {
 		return // it has not moved
 	}
-	// What has come later than the overlap is outside of what this run has read.
-	from := p.before[detector].Add(-overlap)
 	shown := p.sim.Tenant.AuditShown
 	switch detector {
 	case "directory":
@@ -203,6 +217,9 @@ func (r *rates) count(p *process, c call) {
 	now := time.Now()
 	if skew := p.skew(now); r.windows == nil || skew != r.skew { // whose clock is put right begins to count anew
 		r.windows, r.skew = map[string][]time.Time{}, skew
+	}
+	if p.plan.pauses > 0 && c.system == "audit" { // who stands still sends at once what was spread in time
+		return
 	}
 	for _, l := range limits[c.system] {
 		calls := append(r.windows[l.name], now)

@@ -1,6 +1,9 @@
 package soak_test
 
 import (
+	"fmt"
+	"maps"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -50,7 +53,8 @@ func (w *world) hit(c call) {
 }
 
 func answerOf(f fate, status int, header map[string]string, body string) fate {
-	f.what, f.none, f.status, f.header, f.body = "answered "+time.Duration(status).String(), true, status, header, body
+	f.what, f.none, f.status, f.header, f.body = fmt.Sprint("answered ", status), true, status, map[string]string{"Date": time.Now().UTC().Format(http.TimeFormat)}, body
+	maps.Copy(f.header, header)
 	return f
 }
 
@@ -125,7 +129,7 @@ func (w *world) mishap(f fate, c call) fate {
 		f.what, f.serve = "sessions end", w.sim.Salesforce.EndSessions
 	case x == 9 && (c.system == "audit" || c.system == "directory"):
 		// Seen: a 200 that breaks off with an error written into it.
-		f = answerOf(f, 200, map[string]string{"Date": time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")}, `{"value":[],"error":{"code":"UnknownError","message":""}}`)
+		f = answerOf(f, 200, nil, `{"value":[],"error":{"code":"UnknownError","message":""}}`)
 		f.what = "error written into the answer"
 	default:
 		f.what, f.before, f.after = "slow", time.Duration(chance.Int64N(int64(40*time.Second))), time.Duration(chance.Int64N(int64(10*time.Second)))

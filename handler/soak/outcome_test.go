@@ -60,7 +60,7 @@ func (w *world) audit() (s score) {
 		lost := false
 		for _, d := range []string{"billing", "newsletter", "crm", "welcome", "members"} {
 			objects := has[p.id][d]
-			wanted := d != "newsletter" || p.Attributes["marketingOptIn"] == true
+			wanted := (d != "newsletter" || p.Attributes["marketingOptIn"] == true) && (d != "members" || w.plan.only == 0)
 			switch {
 			case len(objects) > 1:
 				s.repeated++
@@ -156,7 +156,19 @@ func (w *world) story(id signup.UserID) string {
 	if !there {
 		return "not in the ledger"
 	}
-	return fmt.Sprintf("%+v", r)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s by %s, due %v, starts %d", r.Kind, r.Detector, at(r.Due, w), r.Starts)
+	for _, a := range r.Associations {
+		fmt.Fprintf(&b, "; %s %s %s %s tried %d since %v next %v", a.Destination, a.State, a.Account, a.Reason, a.Attempts, at(a.FirstTry, w), at(a.Next, w))
+	}
+	return b.String()
+}
+
+func at(t time.Time, w *world) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Sub(w.sched.begun).Round(time.Second).String()
 }
 
 // checkDelay: a healthy destination gets its users soon.

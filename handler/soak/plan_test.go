@@ -15,6 +15,8 @@ type plan struct {
 	people    int
 	span      time.Duration // in which they sign up
 	burst     bool          // all of them within minutes
+	only      int           // so many of the destinations are configured; 0 = all
+	steady    bool          // the timer fires each minute, whether or not there is anything to do
 	retention time.Duration // of the audit log
 	calls     float64       // the share of calls that something befalls
 	writes    float64       // … and of the ledger's operations

@@ -32,7 +32,7 @@ type process struct {
 	paused time.Time // until then nothing of it runs; the driver's
 	skew   func(now time.Time) time.Duration
 	began  time.Time            // of the run that is going on
-	before map[string]time.Time // the watermarks then, by detector
+	from   map[string]time.Time // where it has begun to read, by detector
 	rates  rates
 }
 
@@ -137,7 +137,11 @@ func (p *process) destinations(tenant *entra.Tenant, hc *http.Client, log *slog.
 	if len(errs) > 0 {
 		panic(errors.Join(errs...))
 	}
-	return append(all, pipeline.Destination{Name: "members", Connector: groups, Rate: 15, Burst: 15, Concurrency: 2})
+	all = append(all, pipeline.Destination{Name: "members", Connector: groups, Rate: 15, Burst: 15, Concurrency: 2})
+	if p.plan.only > 0 {
+		all = all[:p.plan.only]
+	}
+	return all
 }
 
 // GetToken is the app's credential at Graph.
@@ -169,7 +173,7 @@ func (p *process) Sleep(ctx context.Context, d time.Duration) error {
 
 // run is one invocation by the host.
 func (p *process) run() (pipeline.Summary, error) {
-	p.began, p.before = time.Now(), map[string]time.Time{}
+	p.began, p.from = time.Now(), map[string]time.Time{}
 	ctx, cancel := context.WithTimeout(p.ctx, runTime)
 	defer cancel()
 	return p.engine.Run(ctx, p.trigger())

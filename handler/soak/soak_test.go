@@ -41,18 +41,23 @@ type result struct {
 	all      []pick
 }
 
+// newSeed is the world of a seed.
+func newSeed(seed uint64) *world {
+	chance := rand.New(rand.NewPCG(seed, 1))
+	pl := newPlan(chance)
+	return newWorld(seed, pl, newArrivals(pl, seed, chance))
+}
+
 // play plays a seed.
 func play(t *testing.T, seed uint64) (r result) {
 	began := time.Now()
 	var all []pick
 	synctest.Test(t, func(t *testing.T) {
-		chance := rand.New(rand.NewPCG(seed, 1))
-		pl := newPlan(chance)
-		w := newWorld(seed, pl, newArrivals(pl, seed, chance))
+		w := newSeed(seed)
 		w.play()
 		all = w.sched.picks
 		r.score = w.audit()
-		r.hash, r.picks, r.runs, r.kinds, r.problems, r.plan = w.sched.hash.Sum64(), len(w.sched.picks), w.runs, w.kinds, w.problems, pl
+		r.hash, r.picks, r.runs, r.kinds, r.problems, r.plan = w.sched.hash.Sum64(), len(w.sched.picks), w.runs, w.kinds, w.problems, w.plan
 		if len(r.problems) > 0 {
 			r.trace = w.trace()
 		}
@@ -135,7 +140,10 @@ func TestSoak(t *testing.T) {
 		}
 		r := play(t, s)
 		r.report(t, s)
-		n++
+		if n++; len(r.kinds) > 0 && *untilFound {
+			fmt.Printf("found after %d seeds: %s\n", n, strings.Join(r.kinds, ", "))
+			return
+		}
 		sum.signUps, sum.lost, sum.repeated = sum.signUps+r.signUps, sum.lost+r.lost, sum.repeated+r.repeated
 		t.Logf("seed %d: %d sign-ups, %d runs, %d turns, %v %v", s, r.signUps, r.runs, r.picks, r.took.Round(time.Millisecond), r.kinds)
 	}

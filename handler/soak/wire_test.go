@@ -117,6 +117,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	p.rates.count(p, c)
 	if err := p.pass(ctx, f.before, key); err != nil {
 		return nil, err
 	}
@@ -192,7 +193,6 @@ func (p *process) pass(ctx context.Context, d time.Duration, key string) error {
 
 // serve lets the simulated systems answer, after a look at what the call may not do.
 func (p *process) serve(r *http.Request, c call) (answer *http.Response) {
-	p.rates.count(p, c)
 	if c.makes {
 		p.checkIntent(c)
 	}

@@ -31,7 +31,7 @@ type world struct {
 	byHash    map[string]signup.UserID // by the hash of the address
 	end       time.Time                // when all troubles are over
 	gapped    []signup.Window          // what the audit log could not show any more
-	marks     map[string]time.Time     // the watermarks, by detector
+	marks     map[string]watermark     // the watermarks, by detector
 	runs      int
 	lost      bool // the ledger was, and has to be rebuilt
 	healed    bool // the last census has come to its end
@@ -53,9 +53,13 @@ type person struct {
 
 func newWorld(seed uint64, pl plan, people []arrival) *world {
 	w := &world{seed: seed, plan: pl, sched: newSchedule(seed), people: map[signup.UserID]*person{}, byHash: map[string]signup.UserID{},
-		ledger: ledger.Memory(tenantID), marks: map[string]time.Time{}}
+		ledger: ledger.Memory(tenantID), marks: map[string]watermark{}}
 	w.log.world = w
-	mapping, problems := pipeline.Compile(spec())
+	configured := spec()
+	if pl.only > 0 {
+		configured.Destinations = configured.Destinations[:pl.only]
+	}
+	mapping, problems := pipeline.Compile(configured)
 	if len(problems) > 0 {
 		panic(fmt.Sprint(problems))
 	}
@@ -223,7 +227,7 @@ func (w *world) loseLedger() {
 	for _, p := range w.processes {
 		p.kill()
 	}
-	w.ledger, w.marks, w.lost = ledger.Memory(tenantID), map[string]time.Time{}, true
+	w.ledger, w.marks, w.lost = ledger.Memory(tenantID), map[string]watermark{}, true
 }
 
 // pause is the time until the next tick: a minute while there is something to see or to do, more while there is not.
@@ -232,6 +236,9 @@ func (w *world) pause(n int) time.Duration {
 	next := now.Truncate(time.Minute).Add(time.Minute + time.Duration(n)*time.Millisecond)
 	if n == 1 && !w.in("second", "timer") {
 		return next.Add(9 * time.Minute).Sub(now)
+	}
+	if w.plan.steady && now.Before(w.end) {
+		return next.Sub(now)
 	}
 	for _, p := range w.order {
 		for _, at := range []time.Duration{p.at, p.redeems, p.restored} {

@@ -1,0 +1,101 @@
+package soak_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signup-sync/handler/sim"
+)
+
+var perDay = flag.Int("per-day", 100, "sign-ups a day in the test of isolation")
+
+const (
+	deadFor   = 72 * time.Hour
+	deadAfter = time.Hour
+)
+
+// ways of three destinations to be dead.
+var deaths = []struct {
+	name string
+	how  [3]string
+}{
+	{"refused", [3]string{"refused", "refused", "refused"}},
+	{"hanging", [3]string{"hang", "hang", "hang"}},
+	{"503", [3]string{"503", "503", "503"}},
+	{"429 with Retry-After", [3]string{"429-long", "429-long", "429-long"}},
+	{"each its own", [3]string{"hang", "refused", "429-long"}},
+}
+
+// TestIsolation: three of four destinations are dead for three days, and the fourth does not notice.
+func TestIsolation(t *testing.T) {
+	for _, stream := range []struct {
+		name  string
+		burst bool
+	}{{"steady", false}, {"bursts", true}} {
+		if testing.Short() && stream.burst {
+			continue
+		}
+		before := delays(t, stream.burst, nil)
+		for i, d := range deaths {
+			if testing.Short() && i != 1 {
+				continue
+			}
+			var troubles []trouble
+			for i, system := range []string{"billing", "newsletter", "crm"} {
+				troubles = append(troubles, trouble{system, d.how[i], deadAfter, deadAfter + deadFor})
+			}
+			after := delays(t, stream.burst, troubles)
+			b, a := quantile(before, .99), quantile(after, .99)
+			t.Logf("%s, %s: %d sign-ups, median %v -> %v, p99 %v -> %v (%+.1f %%), most %v -> %v", stream.name, d.name, len(after),
+				quantile(before, .5), quantile(after, .5), b, a, 100*(a.Seconds()/b.Seconds()-1), quantile(before, 1), quantile(after, 1))
+			if len(after) != len(before) || a.Seconds() > 1.05*b.Seconds() {
+				t.Errorf("%s, %s: the p99 of the fourth went from %v to %v, and %d of %d came there", stream.name, d.name, b, a, len(after), len(before))
+			}
+		}
+	}
+}
+
+// delays are the times from sign-up to associated at the destination that is well, of those who came while the others
+// were dead.
+func delays(t *testing.T, burst bool, troubles []trouble) (all []time.Duration) {
+	synctest.Test(t, func(t *testing.T) {
+		const seed = 4711
+		chance := rand.New(rand.NewPCG(seed, 1))
+		pl := plan{people: 3 * *perDay, span: deadAfter + deadFor - time.Hour, retention: 168 * time.Hour, steady: true, troubles: troubles, only: 4}
+		var people []arrival
+		for i, p := range sim.Crowd(pl.people, seed) {
+			at := deadAfter + time.Duration(chance.Int64N(int64(deadFor-time.Hour)))
+			if burst { // all of a day's within ten minutes
+				at = deadAfter + time.Duration(i%3)*24*time.Hour + time.Duration(chance.Int64N(int64(10*time.Minute)))
+			}
+			if p.How != sim.Guest && p.How != sim.Admin {
+				people = append(people, arrival{Person: p, at: at})
+			}
+		}
+		w := newWorld(seed, pl, people)
+		w.end = w.sched.begun.Add(deadAfter + deadFor + 10*time.Minute)
+		w.play()
+		w.audit()
+		if len(w.problems) > 0 {
+			t.Errorf("%v: %v", troubles, w.problems)
+		}
+		for _, p := range w.order {
+			if at, ok := p.reached["welcome"]; ok {
+				all = append(all, at.Sub(p.since).Round(time.Millisecond))
+			}
+		}
+	})
+	slices.Sort(all)
+	return all
+}
+
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
