@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -61,15 +62,86 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 			changes = append(changes, change{row, after})
 		}
 	}
-	for _, wave := range r.waves() {
-		r.Each(len(wave), func(i int) { r.associate(workCtx, wave[i], jobs) })
+	if len(jobs) > 0 && len(r.Destinations) > 0 {
+		r.destinations(ctx, workCtx, jobs)
 	}
 	r.Each(len(jobs), func(i int) { r.patch(workCtx, jobs[i]) })
 	now := r.Clock.Now()
 	for _, j := range jobs {
-		changes = append(changes, change{j.row, j.row.Settle(now, j.list(), r.jitter)})
+		changes = append(changes, change{j.row, j.saved.Settle(now, j.list(), r.jitter)})
 	}
 	r.settle(ctx, changes)
+}
+
+// hurry is how long a destination that has brought its users in waits for the others of their batch before the ledger
+// learns of it.
+const hurry = 2 * time.Second
+
+// destinations works each destination as soon as those are done whose accounts it needs. While one takes its time the
+// ledger learns what others have brought: a destination that hangs is not to make the others' users late.
+func (r *run) destinations(ctx, workCtx context.Context, jobs []*job) {
+	n := len(r.Destinations)
+	done := make(map[string]chan struct{}, n)
+	for _, d := range r.Destinations {
+		done[d.Name] = make(chan struct{})
+	}
+	waiting, over := context.WithCancel(workCtx)
+	defer over()
+	var left atomic.Int64
+	left.Store(int64(n))
+	r.Each(n+1, func(i int) {
+		if i == n {
+			for r.Clock.Sleep(waiting, hurry) == nil {
+				r.learn(ctx, jobs, done)
+			}
+			return
+		}
+		name := r.Destinations[i].Name
+		defer func() {
+			close(done[name])
+			if left.Add(-1) == 0 {
+				over()
+			}
+		}()
+		for _, needed := range r.Mapping.Needs(name) {
+			<-done[needed]
+		}
+		r.associate(workCtx, name, jobs)
+	})
+}
+
+// learn writes down what destinations that are done have brought. The intent stays open, for the others.
+func (r *run) learn(ctx context.Context, jobs []*job, done map[string]chan struct{}) {
+	now := r.Clock.Now()
+	var rows []signup.Row
+	for _, j := range jobs {
+		var outcomes []signup.Outcome
+		for _, d := range r.Destinations {
+			select {
+			case <-done[d.Name]:
+				a, _ := j.saved.Association(d.Name)
+				if o := j.outcome(d.Name); a.State == signup.Pending && o != nil && !o.NotStarted && o.Err == nil {
+					outcomes = append(outcomes, *o)
+				}
+			default:
+			}
+		}
+		if len(outcomes) > 0 {
+			row := j.saved.Learn(now, outcomes, r.jitter)
+			row.Owner = r.id
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	written, err := r.Ledger.Replace(ctx, rows)
+	if err != nil && !errors.Is(err, signup.ErrConflict) {
+		r.log.Info("what is done so far was not written; it is when the others are done", "users", len(rows), "err", err)
+	}
+	for _, row := range written {
+		jobs[slices.IndexFunc(jobs, func(j *job) bool { return j.row.User == row.User })].saved = row
+	}
 }
 
 // users reads profiles; a panic at one of them is an answer that cannot be decoded.
@@ -114,7 +186,7 @@ func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readE
 	case row.Origin == signup.Invitation && u.ExternalUserState == "PendingAcceptance":
 		return nil, row.SettleAll(signup.Skipped, reasonNotRedeemed, "", now)
 	}
-	j := &job{row: row, user: u, order: append(slices.Concat(r.waves()...), signup.Profile)}
+	j := &job{row: row, saved: row, user: u, order: append(slices.Concat(r.waves()...), signup.Profile)}
 	j.outcomes = make([]*signup.Outcome, len(j.order))
 	for _, a := range row.Associations {
 		if !slices.Contains(j.order, a.Destination) {

@@ -134,9 +134,8 @@ type Outcome struct {
 	LastSuccess time.Time     // when this destination last accepted anybody; for a 403
 }
 
-// Settle closes the intent with what is now known. Associations without an outcome are left as they are, as tried ones:
-// a cancelled call may have taken effect. Outcomes that wait for others come after theirs.
-func (r Row) Settle(now time.Time, outcomes []Outcome, jitter func(time.Duration) time.Duration) Row {
+// Learn takes outcomes into account while the intent stays open: others are still to come.
+func (r Row) Learn(now time.Time, outcomes []Outcome, jitter func(time.Duration) time.Duration) Row {
 	r = r.clone()
 	for _, o := range outcomes {
 		for i := range r.Associations {
@@ -148,6 +147,13 @@ func (r Row) Settle(now time.Time, outcomes []Outcome, jitter func(time.Duration
 			}
 		}
 	}
+	return r
+}
+
+// Settle closes the intent with what is now known. Associations without an outcome are left as they are, as tried ones:
+// a cancelled call may have taken effect. Outcomes that wait for others come after theirs.
+func (r Row) Settle(now time.Time, outcomes []Outcome, jitter func(time.Duration) time.Duration) Row {
+	r = r.Learn(now, outcomes, jitter)
 	r.Intent, r.Starts = time.Time{}, 0
 	return r.schedule()
 }
