@@ -3,7 +3,8 @@ export GOFLAGS := -trimpath
 GO      ?= go
 HANDLER := bin/handler
 SIGNUPS ?= 200
-SEEDS   ?= 3
+SEEDS   ?= 100
+SOAK    ?= 20s
 ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
@@ -21,6 +22,7 @@ run: build ## Show the whole job on this machine: a simulated tenant, the real p
 
 test: build databases $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/...
+	CGO_ENABLED=0 $(GO) test ./handler/soak -for $(SOAK)
 
 databases: ## Install PostgreSQL and MariaDB, which the tests start for themselves, where this is Debian and root
 	@sh .ci/databases
@@ -31,8 +33,11 @@ bench: ## Measure decoding beside the Graph SDK's own parser
 growth: $(AZURITE)/node_modules ## Measure what a run, a sweep and a census cost with ROWS settled rows in the ledger, some minutes
 	CGO_ENABLED=0 $(GO) test -run TestGrowth -growth $(ROWS) -v -timeout 60m ./handler/pipeline
 
-soak: build ## Play SEEDS local runs with faults, each with people and faults of its own
-	@for seed in $$(seq 1 $(SEEDS)); do echo "seed $$seed"; $(HANDLER) local --faults --seed $$seed --signups $(SIGNUPS) || exit 1; done
+soak: ## Play SEEDS simulations of the whole engine, each with people and faults of its own, and the test of isolation
+	CGO_ENABLED=0 $(GO) test ./handler/soak -run 'TestSoak|TestIsolation|TestSeed' -v -timeout 24h -seeds $(SEEDS) -dead-for 72h | awk '/^[0-9]+ seeds/ {sum = $$0; next} /^FAIL/ {bad = 1} {print} END {print sum; exit bad}'
+
+mutants: ## Make each deliberate fault in the engine, and see how many simulations it takes to find it
+	CGO_ENABLED=0 $(GO) test ./handler/soak -run TestDeliberateFaults -v -timeout 24h -mutants
 
 package: ## Make dist/signup-sync.zip, to be deployed to a Linux Function App
 	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o dist/handler ./handler
@@ -57,4 +62,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases bench growth soak package lint docs sim clean
+.PHONY: help build run test databases bench growth soak mutants package lint docs sim clean

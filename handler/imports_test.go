@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"handler/connector/databasetest":  {},
 	"handler/connector/tdstest":       {},
 	"handler/sim":                     {"handler/signup"},
+	"handler/soak":                    {},
 }
 
 // fences is who may import what is heavy or dangerous to have everywhere.

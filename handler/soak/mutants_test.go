@@ -167,7 +167,7 @@ func (m mutant) find(dir string) (by string, seeds int, err error) {
 	}
 	for _, args := range [][]string{
 		{"-test.run", "^TestSoak$", "-first", "1", "-seeds", fmt.Sprint(*mostSeeds), "-until-found"},
-		{"-test.run", "^TestIsolation$", "-test.short"},
+		{"-test.run", "^TestIsolation$"},
 	} {
 		out, err := exec.Command(binary, append(args, "-test.timeout", "20m")...).CombinedOutput()
 		if hit := found.FindSubmatch(out); hit != nil {

@@ -15,10 +15,11 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 10, "how many seeds of their own are played beside the fixed ones")
+	seeds = flag.Int("seeds", 0, "how many seeds of their own are played beside the fixed ones; 0 = as many as -for allows")
+	long  = flag.Duration("for", 10*time.Second, "for how long seeds of their own are played")
 	seed  = flag.Uint64("seed", 0, "the only seed that is played")
 	first = flag.Uint64("first", 0, "the first of those seeds; 0 = by the time")
-	twice = flag.Int("twice", 5, "how many seeds are played twice, to see that nothing but the seed decides")
+	twice = flag.Int("twice", 3, "how many seeds are played twice, to see that nothing but the seed decides")
 )
 
 // TestMain gives the garbage collector less to do: seeds are played in a process that ends soon.
@@ -69,6 +70,9 @@ func play(t *testing.T, seed uint64) (r result) {
 
 // TestSeedReproducesARun plays seeds twice.
 func TestSeedReproducesARun(t *testing.T) {
+	if raceDetector {
+		t.Skip("it is slow, and the same without the race detector")
+	}
 	for s := range uint64(*twice) {
 		a, b := play(t, s+1), play(t, s+1)
 		if a.hash == b.hash {
@@ -120,6 +124,9 @@ func (r result) report(t *testing.T, seed uint64) {
 	}
 }
 
+// fixedSeeds are played each time: with the race detector, which is slow, there is one.
+var fixedSeeds = map[bool]int{false: 5, true: 1}[raceDetector]
+
 func TestSoak(t *testing.T) {
 	if *seed != 0 {
 		r := play(t, *seed)
@@ -132,20 +139,31 @@ func TestSoak(t *testing.T) {
 		fresh = uint64(time.Now().UnixNano())
 	}
 	var sum score
-	n := 0
-	for i := range 5 + *seeds {
-		s := uint64(i + 1)
-		if i >= 5 {
+	n, began := 0, time.Now()
+	more := func() bool {
+		switch own := n - fixedSeeds; {
+		case own < 0:
+			return true
+		case *seeds > 0:
+			return own < *seeds
+		default:
+			return !raceDetector && time.Since(began) < *long
+		}
+	}
+	for more() {
+		s := uint64(n + 1)
+		if n >= fixedSeeds {
 			s = fresh + s
 		}
 		r := play(t, s)
 		r.report(t, s)
-		if n++; len(r.kinds) > 0 && *untilFound {
+		n++
+		sum.signUps, sum.lost, sum.repeated = sum.signUps+r.signUps, sum.lost+r.lost, sum.repeated+r.repeated
+		t.Logf("seed %d: %d sign-ups, %d runs, %d turns, %v %v", s, r.signUps, r.runs, r.picks, r.took.Round(time.Millisecond), r.kinds)
+		if len(r.kinds) > 0 && *untilFound {
 			fmt.Printf("found after %d seeds: %s\n", n, strings.Join(r.kinds, ", "))
 			return
 		}
-		sum.signUps, sum.lost, sum.repeated = sum.signUps+r.signUps, sum.lost+r.lost, sum.repeated+r.repeated
-		t.Logf("seed %d: %d sign-ups, %d runs, %d turns, %v %v", s, r.signUps, r.runs, r.picks, r.took.Round(time.Millisecond), r.kinds)
 	}
 	fmt.Printf("%d seeds, %d sign-ups, %d lost, %d repeated\n", n, sum.signUps, sum.lost, sum.repeated)
 }
