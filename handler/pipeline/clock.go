@@ -16,20 +16,22 @@ var ErrClock = errors.New("this machine's clock is wrong")
 // clockPatience is how long a run waits to be told the time.
 const clockPatience = 10 * time.Second
 
-// checkClock compares our clock with the tenant's, which is in every answer of it. Nobody answers when there is nothing to
-// do either: without the tenant no user can be worked.
+// checkClock compares our clock with the tenant's, which is in every answer of it, also in one that is an error. If nobody
+// there answers nothing is done: no user can be worked without a profile, and our clock is not known to be right.
 func (r *run) checkClock(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, clockPatience)
-	defer cancel()
+	var errs []error
 	for _, d := range append([]signup.Detector{r.Backstop}, r.Detectors...) {
-		at, _ := r.askTime(ctx, d) // an answer that is an error tells the time as well
-		if at.IsZero() {
+		ctx, cancel := context.WithTimeout(ctx, clockPatience)
+		at, err := r.askTime(ctx, d)
+		cancel()
+		switch off := r.Clock.Now().Sub(at); {
+		case at.IsZero() && err != nil:
+			errs = append(errs, err)
 			continue
-		}
-		if off := r.Clock.Now().Sub(at); off.Abs() > skew {
+		case !at.IsZero() && off.Abs() > skew:
 			return fmt.Errorf("%w: it shows %s, and the tenant's %s", ErrClock, r.Clock.Now().Format(time.RFC3339), at.Format(time.RFC3339))
 		}
 		return nil
 	}
-	return nil
+	return fmt.Errorf("%w, nor the time: %w", ErrNoDetector, errors.Join(errs...))
 }

@@ -60,3 +60,29 @@ func TestALeaseFromTheFutureKeepsNobodyAway(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingIsDoneWhileNobodyTellsTheTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		id := w.signUp(1)
+		w.systems["billing"].before = func(context.Context, signup.Request) error { return errDown }
+		w.mustRun(time.Minute)
+		clock := &wrongClock{}
+		clock.by.Store(int64(year))
+		w.engine.Clock = clock
+		for _, d := range []*detector{w.audit, w.directory} {
+			d.fail, d.silent = errDown, true
+		}
+		if _, err := w.run(time.Minute); !errors.Is(err, pipeline.ErrNoDetector) {
+			t.Errorf("got %v, want %v", err, pipeline.ErrNoDetector)
+		}
+		for _, d := range []*detector{w.audit, w.directory} {
+			d.fail, d.silent = nil, false
+		}
+		clock.by.Store(0)
+		w.systems["billing"].before = nil
+		w.mustRun(time.Minute)
+		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}

@@ -139,6 +139,7 @@ type detector struct {
 	fail      error         // the next reads fail
 	failAfter int           // … after so many events
 	ahead     time.Duration // the service's clock is behind ours by so much
+	silent    bool          // nothing answers, not even with an error
 	windows   []signup.Window
 }
 
@@ -146,7 +147,12 @@ var _ signup.Detector = (*detector)(nil)
 
 func (d *detector) Name() string             { return d.name }
 func (d *detector) Retention() time.Duration { return d.retention }
-func (d *detector) Served() time.Time        { return time.Now().UTC().Add(-d.ahead) }
+func (d *detector) Served() time.Time {
+	if d.silent {
+		return time.Time{}
+	}
+	return time.Now().UTC().Add(-d.ahead)
+}
 
 func (d *detector) see(e signup.Event) {
 	d.mu.Lock()

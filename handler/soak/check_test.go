@@ -104,6 +104,29 @@ func (l *logLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// checkLease: nobody takes the lease from a process that is at work.
+func (p *process) checkLease(n signup.Note) {
+	var lease struct {
+		Owner   string
+		Expires time.Time
+	}
+	if err := json.Unmarshal(n.Body, &lease); err != nil {
+		panic(err)
+	}
+	if lease.Owner == "" {
+		p.world.holder, p.world.holds = nil, ""
+		return
+	}
+	other := p.holder
+	// Clocks differ by four minutes at most, which is more than a lease; who stands still, or cannot renew it, loses it.
+	spared := p.plan.pauses > 0 || p.plan.writes > 0 || p.plan.skews[0]-p.plan.skews[1] > time.Minute || p.plan.skews[1]-p.plan.skews[0] > time.Minute ||
+		slices.ContainsFunc(p.plan.troubles, func(t trouble) bool { return t.system == "clock" || t.system == "ledger" })
+	if other != nil && p.holds != lease.Owner && !other.dead.Load() && !spared {
+		p.broke("lease", "%s takes it from %s, which is at work", p.name, other.name)
+	}
+	p.world.holder, p.world.holds = p, lease.Owner
+}
+
 // watermark is what was last written of a detector.
 type watermark struct {
 	at   time.Time
@@ -113,6 +136,9 @@ type watermark struct {
 // checkNote: a watermark is never ahead of the rows, nor of the time.
 func (p *process) checkNote(n signup.Note) {
 	p.checkText("ledger", n.Body)
+	if n.Name == "run" {
+		p.checkLease(n)
+	}
 	detector, ok := strings.CutPrefix(n.Name, "watermark|")
 	if !ok {
 		return

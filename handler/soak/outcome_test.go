@@ -15,6 +15,7 @@ type holdings map[signup.UserID]map[string][]string // ids by destination
 
 func (w *world) holdings() holdings {
 	h := holdings{}
+	w.linkedTo = map[string]string{}
 	add := func(id, destination, object string) {
 		user := signup.UserID(strings.ToLower(id))
 		if h[user] == nil {
@@ -33,6 +34,7 @@ func (w *world) holdings() holdings {
 	for _, r := range w.sim.Salesforce.Records() {
 		id, _ := r.Fields["Entra_Object_Id__c"].(string)
 		add(id, "crm", r.ID)
+		w.linkedTo[r.ID], _ = r.Fields["Legacy_Id__c"].(string)
 	}
 	for _, d := range w.sim.Webhook.Deliveries() {
 		add(d.Subject, "welcome", d.Account)
@@ -71,6 +73,9 @@ func (w *world) audit() (s score) {
 				lost = true
 				w.broke("lost", "%s (%s) is not at %s: %s", p.id, p.How, d, w.story(p.id))
 			}
+		}
+		if billing, crm := has[p.id]["billing"], has[p.id]["crm"]; len(billing) == 1 && len(crm) == 1 && w.linkedTo[crm[0]] != billing[0] {
+			w.broke("prerequisites", "%s has %q of billing at crm, want %q", p.id, w.linkedTo[crm[0]], billing[0])
 		}
 		if due == always && !lost {
 			lost = !w.linked(p, has[p.id])

@@ -32,10 +32,12 @@ type world struct {
 	end       time.Time                // when all troubles are over
 	gapped    []signup.Window          // what the audit log could not show any more
 	marks     map[string]watermark     // the watermarks, by detector
+	holder    *process                 // of the run lease
+	holds     string                   // … as which run
 	runs      int
-	lost      bool // the ledger was, and has to be rebuilt
-	healed    bool // the last census has come to its end
-	censuses  int
+	lost      bool              // the ledger was, and has to be rebuilt
+	healed    bool              // the last census has come to its end
+	linkedTo  map[string]string // of billing, by the id at crm
 
 	mu       sync.Mutex
 	problems []string
@@ -206,7 +208,7 @@ func (w *world) conclude(p *process) bool {
 	for range 20 {
 		c, err := p.census(pipeline.CensusOptions{Act: true, Fresh: !w.lost})
 		if w.healed = err == nil && !c.Ended.IsZero(); w.healed {
-			if c.Missing > 0 && !w.lost && !w.blind() {
+			if (c.Missing > 0 || c.Redeemed > 0) && !w.lost && !w.blind() {
 				w.broke("missing", "%+v", c)
 			}
 			return false
