@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"time"
 )
 
 // side is on which side of a request the program dies.
@@ -24,9 +25,10 @@ const (
 type edge struct {
 	kill func()
 
-	mu    sync.Mutex
-	armed *charge
-	tally tally
+	mu      sync.Mutex
+	armed   *charge
+	charged bool // a kill is to come, or coming
+	tally   tally
 }
 
 // tally is what an edge has seen.
@@ -76,9 +78,13 @@ func newEdge(kill func()) *edge {
 func (e *edge) arm(name string, s side, about string) <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.armed = &charge{name: name, side: s, about: about, fired: make(chan struct{})}
+	e.armed, e.charged = &charge{name: name, side: s, about: about, fired: make(chan struct{})}, true
 	return e.armed.fired
 }
+
+// haste is how long a request is held before the program is killed at it: time enough for a program that does not wait
+// for the answer to do what comes next.
+const haste = 50 * time.Millisecond
 
 // dies kills the program if it is to die at this request, and reports whether it did.
 func (e *edge) dies(name string, s side, body []byte) bool {
@@ -91,9 +97,20 @@ func (e *edge) dies(name string, s side, body []byte) bool {
 	e.armed = nil
 	e.tally.count(name, s, 1)
 	e.mu.Unlock()
+	<-time.After(haste)
 	e.kill()
+	e.mu.Lock()
+	e.charged = false
+	e.mu.Unlock()
 	close(c.fired)
 	return true
+}
+
+// killing reports that a kill is to come, or coming.
+func (e *edge) killing() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.charged
 }
 
 // meets counts a request that writes.

@@ -51,8 +51,27 @@ var effects = []effect{
 	{"POST", regexp.MustCompile(`/oauth2/(v2\.0/)?token$`), ""}, // changes nothing
 }
 
-// nameEffect names a request to a simulated system.
-func (e *edge) nameEffect(r *http.Request, _ []byte) string {
+var objectID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+
+// nameEffect names a request to a simulated system. Whoever it is for must have a durable intent by then; that is looked
+// up where a kill may have made a difference.
+func (w *crashWorld) nameEffect(r *http.Request, body []byte) string {
+	name := w.edge.effect(r)
+	if name != "" && w.edge.killing() {
+		for _, id := range objectID.FindAllString(r.URL.Path+" "+string(body), -1) {
+			if _, ok := w.Tenant.User(signup.UserID(id)); !ok {
+				continue
+			}
+			if rows, err := w.ledger.Get(context.WithoutCancel(r.Context()), []signup.UserID{signup.UserID(id)}); err != nil || len(rows) == 0 || rows[0].Intent.IsZero() {
+				w.t.Errorf("%s, for user %s: there is no durable intent (%v)", name, id, err)
+			}
+		}
+	}
+	return name
+}
+
+// effect is the name of a request to a simulated system.
+func (e *edge) effect(r *http.Request) string {
 	if r.Method == http.MethodGet {
 		return ""
 	}
@@ -206,6 +225,7 @@ func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 		Gaps      []signup.Window
 		Slice     time.Duration
 		Watermark time.Time
+		Since     time.Time
 	}
 	var was, is note
 	if len(stored.Body) > 0 {
@@ -219,6 +239,15 @@ func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 			all += g.To.Sub(g.From)
 		}
 		return all
+	}
+	read := func(watermark time.Time) time.Time { // how far the detector was read before
+		if watermark.IsZero() {
+			var state note
+			if n, err := current.Note(r.Context(), "state"); err == nil && json.Unmarshal(n.Body, &state) == nil {
+				return state.Since
+			}
+		}
+		return watermark
 	}
 	switch {
 	case o.key == "run" && is.Owner == "":
@@ -239,6 +268,8 @@ func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 		return "? the note " + o.key
 	case width(is) > width(was):
 		return "gap stored"
+	case is.Watermark.Sub(read(was.Watermark)) > time.Hour:
+		return "? the note " + o.key + " moves over more than a slice, and no gap is stored"
 	case width(is) < width(was):
 		return "gap narrowed"
 	case is.Slice != 0 && (was.Slice == 0 || is.Slice < was.Slice):

@@ -72,7 +72,7 @@ func openCrashWorld(t *testing.T, database bool) *crashWorld {
 	w.Mailchimp = sim.NewMailchimp(sim.MailchimpOptions{Clock: w.clock, APIKey: simMailchimp, Audience: simAudience,
 		Fields: []sim.MailchimpField{{Tag: "FNAME"}, {Tag: "LNAME"}, {Tag: contactOwner}}})
 	w.server.Close()
-	if w.server, err = sim.Serve(t.Context(), "127.0.0.1:0", w.edge.wrap(w.edge.nameEffect, w.World)); err != nil {
+	if w.server, err = sim.Serve(t.Context(), "127.0.0.1:0", w.edge.wrap(w.nameEffect, w.World)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.server.Close)
@@ -127,7 +127,7 @@ func (w *crashWorld) configure(database bool) (path string) {
 		w.settings["CUSTOMERS_DSN"] = dsn
 		replace("driver: sqlite", "driver: postgres")
 	}
-	replace("overlap: 5m", fmt.Sprintf("overlap: %v\n  firstLookBack: 25h\n  auditRetention: 24h", crashOverlap))
+	replace("overlap: 5m", fmt.Sprintf("overlap: %v\n  firstLookBack: 26h\n  auditRetention: 24h", crashOverlap))
 	replace("profile:", "signups: { origins: [selfService, emailVerified, invitation] }\nprofile:")
 	path = w.path("signup-sync.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
