@@ -31,7 +31,7 @@ bench: ## Measure decoding beside the Graph SDK's own parser
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./handler/entra
 
 growth: $(AZURITE)/node_modules ## Measure what a run, a sweep and a census cost with ROWS settled rows in the ledger, some minutes
-	CGO_ENABLED=0 $(GO) test -run TestGrowth -growth $(ROWS) -v -timeout 60m ./handler/pipeline
+	CGO_ENABLED=0 $(GO) test -run TestGrowth -v -timeout 60m ./handler/pipeline -growth $(ROWS)
 
 soak: ## Play SEEDS simulations of the whole engine, each with people and faults of its own, and the test of isolation
 	CGO_ENABLED=0 $(GO) test ./handler/soak -run 'TestSoak|TestIsolation|TestSeed' -v -timeout 24h -seeds $(SEEDS) -dead-for 72h | awk '/^[0-9]+ seeds/ {sum = $$0; next} /^FAIL/ {bad = 1} {print} END {print sum; exit bad}'

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -162,7 +163,7 @@ func worked(answer *httptest.ResponseRecorder) bool {
 
 // forward is a proxy to a service of this machine.
 func forward(root string) http.Handler {
-	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	return &httputil.ReverseProxy{ErrorLog: log.New(io.Discard, "", 0), Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL.Scheme, r.Out.URL.Host = "http", strings.TrimPrefix(root, "http://")
 		r.Out.Host = r.In.Host
 	}}
