@@ -50,9 +50,6 @@ type CensusOptions struct {
 func (e *Engine) Census(ctx context.Context, t Trigger, o CensusOptions) (Census, error) {
 	c := &counting{run: e.newRun(t), CensusOptions: o}
 	c.setUntil(ctx)
-	if err := c.checkClock(ctx); err != nil && o.Act {
-		return c.census, err
-	}
 	open, err := c.begin(ctx)
 	if err == nil && open {
 		err = c.walk(ctx)
@@ -109,6 +106,9 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 		c.census.Idle = "the last census ended " + age.Round(time.Minute).String() + " ago"
 		return false, nil
 	}
+	if err := c.checkClock(ctx); err != nil {
+		return false, err
+	}
 	n, err := c.Ledger.Note(ctx, stateNote)
 	if err != nil {
 		return false, fmt.Errorf("read the state: %w", err)
@@ -164,24 +164,8 @@ func (r *run) rangeEnd(ctx context.Context) (time.Time, error) {
 	if latest.IsZero() {
 		return latest, nil
 	}
-	// A watermark may be from the future, of a clock that was wrong: ours, which may be wrong still, or the service's.
-	now := r.start
-	err = r.patiently(ctx, func() error {
-		for _, err := range r.Backstop.Events(ctx, signup.Window{From: firstUsers, To: firstUsers.Add(time.Second)}) {
-			if err != nil {
-				return fmt.Errorf("ask the directory for its time: %w", err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return latest, err
-	}
-	if served := r.Backstop.Served(); !served.IsZero() && served.Before(now) {
-		now = served
-	}
-	if latest.After(now) {
-		latest = now
+	if latest.After(r.start) {
+		latest = r.start
 	}
 	return latest.Add(-r.Settings.Overlap).Truncate(time.Second), nil
 }

@@ -35,3 +35,19 @@ func (r *run) checkClock(ctx context.Context) error {
 	}
 	return fmt.Errorf("%w, nor the time: %w", ErrNoDetector, errors.Join(errs...))
 }
+
+// askTime is the service's own time, zero if it does not say.
+func (r *run) askTime(ctx context.Context, d signup.Detector) (at time.Time, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked(d.Name(), v)
+			err = errors.New("the detector has panicked")
+		}
+	}()
+	for _, err := range d.Events(ctx, signup.Window{From: r.start.Add(-time.Second), To: r.start}) {
+		if err != nil {
+			return d.Served(), err
+		}
+	}
+	return d.Served(), nil
+}

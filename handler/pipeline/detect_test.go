@@ -66,7 +66,7 @@ func TestAClockThatWasOnceFarAheadLosesNothing(t *testing.T) {
 	})
 }
 
-func TestTheFirstRunBelievesTheServicesTime(t *testing.T) {
+func TestTheFirstRunBelievesNoWrongClock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, by := range []time.Duration{year, -year} {
 			w := newWorld(t, spec())

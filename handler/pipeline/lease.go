@@ -227,21 +227,13 @@ func (r *run) loadState(ctx context.Context) error {
 		return err
 	}
 	b := &r.state.body
-	changed, now := false, r.start
+	changed := false
 	if b.Since.IsZero() {
-		// This stays for good, so our clock is not believed: a wrong one would lose everybody, or take in customers of years.
-		served, err := r.askTime(ctx, r.Backstop)
-		if err != nil {
-			return fmt.Errorf("%w: ask for the service's time: %w", ErrNoDetector, err)
-		}
-		if !served.IsZero() {
-			now = served
-		}
-		b.Since, changed = now.Add(-r.Settings.FirstLookBack), true
+		b.Since, changed = r.start.Add(-r.Settings.FirstLookBack), true
 	}
 	for _, d := range r.Destinations {
 		if !slices.ContainsFunc(b.Destinations, func(s since) bool { return s.Name == d.Name }) {
-			b.Destinations, changed = append(b.Destinations, since{Name: d.Name, Since: now}), true
+			b.Destinations, changed = append(b.Destinations, since{Name: d.Name, Since: r.start}), true
 		}
 	}
 	if changed {

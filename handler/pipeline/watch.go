@@ -63,10 +63,7 @@ func (w *watch) save(ctx context.Context, next mark) error {
 
 // read reads the window, or as much of it as there is time for.
 func (w *watch) read(ctx context.Context) error {
-	window, missed, err := w.window(ctx)
-	if err != nil {
-		return err
-	}
+	window, missed := w.window()
 	w.sum.From, w.sum.To, w.before = window.From, window.To, w.mark.Watermark
 	if !missed.Empty() {
 		// The gap is durable before the watermark passes it.
@@ -75,7 +72,7 @@ func (w *watch) read(ctx context.Context) error {
 			return err
 		}
 	}
-	err = w.slices(ctx, w.d, window, w.mark.Slice, func(slice signup.Window, step time.Duration) error {
+	err := w.slices(ctx, w.d, window, w.mark.Slice, func(slice signup.Window, step time.Duration) error {
 		return w.save(ctx, w.mark.advance(slice, step, w.d.Served()))
 	})
 	if err == nil || !timeUp(ctx) {
@@ -89,49 +86,15 @@ func (w *watch) read(ctx context.Context) error {
 	return errors.Join(err, w.saveLast(ctx, next))
 }
 
-// window is what is to be read, and what can no longer be. Before our clock makes a gap or a long window, and where it
-// contradicts what is in the ledger, the service is asked for its own: a clock that was wrong once must not cost what is
-// in between.
-func (w *watch) window(ctx context.Context) (window, missed signup.Window, err error) {
+// window is what is to be read, and what can no longer be. A watermark from the future is not believed: a later outage
+// would hide behind it.
+func (w *watch) window() (window, missed signup.Window) {
 	r := w.run
-	at := func(now time.Time) (window, missed signup.Window) {
-		return w.mark.window(now, r.state.body.Since, r.Settings.Overlap, w.d.Retention(), r.trigger)
-	}
-	window, missed = at(r.start)
-	usual := !window.Empty() && window.To.Sub(window.From) <= r.Settings.Overlap+maxSlice
-	if usual && missed.Empty() && !w.mark.Watermark.After(r.start.Add(skew)) {
-		return window, missed, nil
-	}
-	served, err := r.askTime(ctx, w.d)
-	if err != nil {
-		return window, missed, fmt.Errorf("ask for the service's time: %w", err)
-	}
-	now := r.start
-	if !served.IsZero() && served.Before(now) {
-		now = served
-	}
-	if w.mark.Watermark.After(later(r.start, served).Add(skew)) {
+	if w.mark.Watermark.After(r.start.Add(skew)) {
 		r.log.Warn("the watermark lies in the future; everything is read again", "detector", w.d.Name(), "watermark", w.mark.Watermark)
 		w.mark.Watermark, w.mark.Rest = time.Time{}, signup.Window{}
 	}
-	window, missed = at(now)
-	return window, missed, nil
-}
-
-// askTime is the service's own time, zero if it does not say.
-func (r *run) askTime(ctx context.Context, d signup.Detector) (at time.Time, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			r.panicked(d.Name(), v)
-			err = errors.New("the detector has panicked")
-		}
-	}()
-	for _, err := range d.Events(ctx, signup.Window{From: r.start.Add(-time.Second), To: r.start}) {
-		if err != nil {
-			return d.Served(), err
-		}
-	}
-	return d.Served(), nil
+	return w.mark.window(r.start, r.state.body.Since, r.Settings.Overlap, w.d.Retention(), r.trigger)
 }
 
 // closeGaps reads from the directory what the log no longer has, and remembers how far it came.
