@@ -363,7 +363,7 @@ func (r *run) request(d Destination, j *job, a signup.Association) (signup.Reque
 	}
 	req := signup.Request{
 		Tenant: r.Tenant, User: j.row.User, Destination: d.Name, Key: Key(r.Tenant, j.row.User, d.Name, a.Generation),
-		Unsure:  j.row.Tried(a) || r.Clock.Now().Sub(j.row.At) > keysForgotten,
+		Unsure:  j.row.Tried(a) || r.Clock.Now().Sub(j.row.At) > keysForgotten || r.state.olderThan(d.Name, j.row.At),
 		Spent:   a.Spent,
 		Created: j.row.At, Origin: j.row.Origin, Email: j.user.Email, EmailVerified: j.user.EmailVerified, Record: record,
 	}

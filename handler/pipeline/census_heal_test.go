@@ -364,3 +364,26 @@ func TestBackfillTakesInWhoSignedUpBefore(t *testing.T) {
 		}
 	})
 }
+
+func TestALedgerThatWasLostMakesNothingTwice(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		w.ledger = ledger.Memory(tenantID)
+		w.faults.Ledger = w.ledger
+		w.configure(spec())
+		w.mustRun(time.Hour) // whose look-back has the user, and whose destinations know no keys
+		later := w.signUp(2)
+		w.mustRun(time.Minute)
+		for _, user := range []signup.UserID{id, later} {
+			w.want(user, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		}
+		if got := w.systems["billing"].made; got != 2 {
+			t.Errorf("got %d accounts of two people", got)
+		}
+		if r := w.systems["billing"].requests; r[len(r)-1].Unsure {
+			t.Error("who signed up since is looked for in vain")
+		}
+	})
+}

@@ -205,6 +205,13 @@ type stateBody struct {
 	Breakers     []namedBreaker `json:"breakers,omitempty"`
 }
 
+// olderThan reports that a sign-up is from before the ledger knew of the destination: a ledger that was lost may have
+// known, and brought the user there.
+func (s state) olderThan(destination string, signedUp time.Time) bool {
+	i := slices.IndexFunc(s.body.Destinations, func(d since) bool { return d.Name == destination })
+	return i < 0 || signedUp.Before(s.body.Destinations[i].Since)
+}
+
 type since struct {
 	Name  string    `json:"name"`
 	Since time.Time `json:"since"`

@@ -116,6 +116,7 @@ func TestThrottlingHoldsTheWholeDestinationBack(t *testing.T) {
 func TestANewUserIsUnreadableAtFirst(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())
+		w.mustRun(0)
 		id := w.signUp(1)
 		u := w.users.all[id]
 		delete(w.users.all, id)
@@ -498,6 +499,7 @@ func TestAnUnreadableProfileDoesNotHoldTheOthers(t *testing.T) {
 func TestADirectoryThatIsDownIsNotAskedForEveryone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())
+		w.mustRun(0)
 		for n := range 600 {
 			w.signUp(n)
 		}

@@ -127,6 +127,7 @@ func TestAnEffectThatCouldNotBeWrittenDownIsFoundAgain(t *testing.T) {
 func TestALostAnswerIsFollowedByALook(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())
+		w.mustRun(0)
 		id := w.signUp(1)
 		billing := w.systems["billing"]
 		billing.after = func(context.Context, signup.Request) error {
