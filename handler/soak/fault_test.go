@@ -31,7 +31,13 @@ func (w *world) befalls(p *process, c call) (f fate) {
 		at := time.Since(w.sched.begun)
 		graph := strings.HasPrefix(c.path, "/v1.0") || strings.HasPrefix(c.path, "/beta")
 		if at >= t.from && at < t.to && (t.system == c.system || t.system == "graph" && graph) {
-			if got, hit := w.troubled(f, t.how, c); hit {
+			how := t.how
+			if how == "lost-refused" { // answers get lost for minutes, and then there is nobody
+				if how = "lost"; at > t.from+5*time.Minute {
+					how = "refused"
+				}
+			}
+			if got, hit := w.troubled(f, how, c); hit {
 				return got
 			}
 		}

@@ -46,7 +46,13 @@ type result struct {
 func newSeed(seed uint64) *world {
 	chance := rand.New(rand.NewPCG(seed, 1))
 	pl := newPlan(chance)
-	return newWorld(seed, pl, newArrivals(pl, seed, chance))
+	people := newArrivals(pl, seed, chance)
+	if more := rand.New(rand.NewPCG(seed, 5)); more.IntN(6) == 0 {
+		// Just as somebody comes billing begins to lose its answers, and then is down for longer than it remembers keys.
+		from := people[more.IntN(len(people))].at
+		pl.troubles = append(pl.troubles, trouble{"billing", "lost-refused", from, from + 25*time.Hour + time.Duration(more.Int64N(int64(20*time.Hour)))})
+	}
+	return newWorld(seed, pl, people)
 }
 
 // play plays a seed.
