@@ -62,7 +62,7 @@ func (w *world) audit() (s score) {
 		lost := false
 		for _, d := range []string{"billing", "newsletter", "crm", "welcome", "members"} {
 			objects := has[p.id][d]
-			wanted := (d != "newsletter" || p.Attributes["marketingOptIn"] == true) && (d != "members" || w.plan.only == 0)
+			wanted := (d != "newsletter" || p.Attributes["marketingOptIn"] == true && p.Email != "") && (d != "members" || w.plan.only == 0)
 			switch {
 			case len(objects) > 1:
 				s.repeated++

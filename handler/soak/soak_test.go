@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
 )
 
 var (
@@ -47,7 +48,13 @@ func newSeed(seed uint64) *world {
 	chance := rand.New(rand.NewPCG(seed, 1))
 	pl := newPlan(chance)
 	people := newArrivals(pl, seed, chance)
-	if more := rand.New(rand.NewPCG(seed, 5)); more.IntN(6) == 0 {
+	more := rand.New(rand.NewPCG(seed, 5))
+	for i := range people {
+		if people[i].How == sim.Social && more.IntN(2) == 0 { // a provider that tells no address
+			people[i].Email = ""
+		}
+	}
+	if more.IntN(6) == 0 {
 		// Just as somebody comes billing begins to lose its answers, and then is down for longer than it remembers keys.
 		from := people[more.IntN(len(people))].at
 		pl.troubles = append(pl.troubles, trouble{"billing", "lost-refused", from, from + 25*time.Hour + time.Duration(more.Int64N(int64(20*time.Hour)))})
