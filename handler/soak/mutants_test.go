@@ -67,7 +67,7 @@ var deliberate = []mutant{
 	{"a spent key is given up at once", "connector/stripe.go", "if wait := settleAfter - now.Sub(since); wait > 0 {", "if wait := settleAfter - now.Sub(since); wait > settleAfter {"},
 	{"a spent key is kept", "signup/row.go", "a.Generation, a.Spent = a.Generation+1, time.Time{}", "a.Spent = time.Time{}"},
 	{"users are given up after a day", "signup/row.go", "Horizon = 14 * 24 * time.Hour", "Horizon = 24 * time.Hour"},
-	{"throttled users are given up", "signup/row.go", "	case Permanent:\n		a.finish(Failed", "	case Permanent, Throttled:\n		a.finish(Failed"},
+	{"throttled users are given up", "signup/row.go", "	case Throttled:\n", "	case Throttled:\n		a.finish(Failed, e.Code, e.Detail, now)\n		return\n"},
 	{"a refusal of everybody fails the one user", "signup/row.go", "o.LastSuccess.After(a.Forbidden) && now.Sub(a.Forbidden) >= ForbiddenFor", "now.Sub(a.Forbidden) >= 0"},
 	{"settle takes what was cut short for done", "pipeline/associate.go", "		if cut && results[i].Err != nil {\n			return nil", "		if cut && results[i].Err != nil {\n			results[i].Err = nil"},
 	{"who is not replicated yet is deleted", "pipeline/associate.go", "if gone >= replication {", "if gone >= 0 {"},

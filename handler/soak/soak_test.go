@@ -26,7 +26,17 @@ var (
 // TestMain gives the garbage collector less to do: seeds are played in a process that ends soon.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(400)
-	os.Exit(m.Run())
+	code := m.Run()
+	if played.seeds > 0 {
+		fmt.Printf("%d seeds, %d sign-ups, %d lost, %d repeated\n", played.seeds, played.signUps, played.lost, played.repeated)
+	}
+	os.Exit(code)
+}
+
+// played is what came of all seeds of TestSoak.
+var played struct {
+	seeds int
+	score
 }
 
 // result is what is left of a seed.
@@ -151,7 +161,6 @@ func TestSoak(t *testing.T) {
 	if fresh == 0 {
 		fresh = uint64(time.Now().UnixNano())
 	}
-	var sum score
 	n, began := 0, time.Now()
 	more := func() bool {
 		switch own := n - fixedSeeds; {
@@ -171,12 +180,12 @@ func TestSoak(t *testing.T) {
 		r := play(t, s)
 		r.report(t, s)
 		n++
-		sum.signUps, sum.lost, sum.repeated = sum.signUps+r.signUps, sum.lost+r.lost, sum.repeated+r.repeated
+		played.seeds++
+		played.signUps, played.lost, played.repeated = played.signUps+r.signUps, played.lost+r.lost, played.repeated+r.repeated
 		t.Logf("seed %d: %d sign-ups, %d runs, %d turns, %v %v", s, r.signUps, r.runs, r.picks, r.took.Round(time.Millisecond), r.kinds)
 		if len(r.kinds) > 0 && *untilFound {
 			fmt.Printf("found after %d seeds: %s\n", n, strings.Join(r.kinds, ", "))
 			return
 		}
 	}
-	fmt.Printf("%d seeds, %d sign-ups, %d lost, %d repeated\n", n, sum.signUps, sum.lost, sum.repeated)
 }
