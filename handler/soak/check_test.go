@@ -62,8 +62,11 @@ func (w *world) alive() (all []*process) {
 	return all
 }
 
-// checkRow: the ledger names nobody.
+// checkRow: the ledger names nobody, and takes nobody for deleted who is there.
 func (p *process) checkRow(r signup.Row) {
+	if q := p.people[r.User]; q.deleted == 0 && slices.ContainsFunc(r.Associations, func(a signup.Association) bool { return a.Reason == "deleted" }) {
+		p.broke("deleted", "%s is there", r.User)
+	}
 	body, err := json.Marshal(r)
 	if err != nil {
 		panic(err)
