@@ -40,7 +40,7 @@ var deliberate = []mutant{
 	{"retention clamps the directory too", "pipeline/window.go",
 		"	oldest := time.Time{}\n	if retention > 0 {", "	oldest := time.Time{}\n	if retention == 0 {\n		since = later(since, now.Add(-4*time.Hour))\n	}\n	if retention > 0 {"},
 	{"a user is remembered before the row is durable", "pipeline/record.go",
-		"	if len(insert) > 0 {\n		if insert, err = r.Ledger.Insert", "	w.remember(events, insert)\n	if len(insert) > 0 {\n		if insert, err = r.Ledger.Insert"},
+		"	if len(insert) > 0 {\n		if insert, err = r.Ledger.Insert", "	w.remember(events, insert, nil)\n	if len(insert) > 0 {\n		if insert, err = r.Ledger.Insert"},
 	{"a redemption of somebody known is not looked at", "pipeline/sightings.go", "ok && !s.look && event.Kind != signup.Redeemed {", "ok && !s.look {"},
 	{"who has redeemed does not come back", "pipeline/record.go", "redeemed := e.Kind == signup.Redeemed && a.Reason == reasonNotRedeemed", "redeemed := false"},
 	{"who was restored does not come back", "pipeline/record.go",
