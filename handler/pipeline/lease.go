@@ -194,8 +194,9 @@ func (r *run) freeLease(ctx context.Context, last *Summary) error {
 
 // state is what the engine remembers of the installation.
 type state struct {
-	note signup.Note
-	body stateBody
+	note   signup.Note
+	body   stateBody
+	loaded bool
 }
 
 type stateBody struct {
@@ -249,12 +250,13 @@ func (r *run) loadState(ctx context.Context) error {
 		}
 	}
 	r.openGates(b.Breakers)
+	r.state.loaded = true
 	return nil
 }
 
-// saveState writes the breakers down if they have changed.
+// saveState writes the breakers down if they have changed. A state that could not be read stays as it is.
 func (r *run) saveState(ctx context.Context) error {
-	if r.gates == nil {
+	if !r.state.loaded {
 		return nil
 	}
 	var now []namedBreaker

@@ -305,3 +305,31 @@ func TestADefectOutsideOfAConnectorDoesNotKillTheProgram(t *testing.T) {
 		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
 	})
 }
+
+func TestAStateThatCannotBeReadIsNotWrittenOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t, spec())
+		w.systems["billing"].before = func(context.Context, signup.Request) error {
+			return &signup.Error{Class: signup.Systemic, Code: "unauthorized", Status: 401}
+		}
+		w.mustRun(0)
+		time.Sleep(time.Minute)
+		w.signUp(1)
+		w.mustRun(time.Minute) // billing is left alone from now on
+		n, err := w.ledger.Note(ctx, "state")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Body = []byte(`{"version":2,"since":["another version writes it so"]}`)
+		if n, err = w.ledger.PutNote(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.run(time.Second); err == nil {
+			t.Error("it ran by a state that it cannot read")
+		}
+		if now, _ := w.ledger.Note(ctx, "state"); now.Version != n.Version {
+			t.Errorf("it wrote %s", now.Body)
+		}
+	})
+}
