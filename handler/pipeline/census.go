@@ -121,7 +121,7 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 		c.census.Idle = noRunYet
 		return false, nil
 	}
-	c.watched = later(body.Since, body.Watched)
+	c.watched = body.watched()
 	if !c.Act && !c.Since.IsZero() {
 		body.lower(c.Since)
 	}

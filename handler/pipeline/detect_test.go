@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -235,6 +236,24 @@ func TestAGuestWhoRedeemedInAGapIsSeen(t *testing.T) {
 		w.want(pending, "billing: skipped not-redeemed", "crm: skipped not-redeemed", "news: skipped not-redeemed", "profile: skipped not-redeemed")
 		if row := w.row(guest); row.Kind != signup.Redeemed || !row.At.Equal(at) || row.Detector != "backstop" {
 			t.Errorf("got %s at %v by %s, want the redemption", row.Kind, row.At, row.Detector)
+		}
+	})
+}
+
+func TestADetectorAddedAfterABackfillDoesNotReadTheTenantsWholeHistory(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newCensusWorld(t, spec())
+		began := time.Now()
+		if err := w.engine.Backfill(context.Background(), began.AddDate(-10, 0, 0)); err != nil {
+			t.Fatal(err)
+		}
+		w.mustRun(time.Minute)
+		late := &detector{name: "signUps", retention: 168 * time.Hour}
+		w.engine.Detectors = append(w.engine.Detectors, late)
+		w.directory.windows = nil
+		w.mustRun(time.Minute)
+		if first := slices.MinFunc(append(w.directory.windows, late.windows...), func(a, b signup.Window) int { return a.From.Compare(b.From) }).From; first.Before(began.Add(-24 * time.Hour)) {
+			t.Errorf("it reads from %s on, in %d slices", first, len(w.directory.windows)+len(late.windows))
 		}
 	})
 }

@@ -206,6 +206,9 @@ type stateBody struct {
 	Breakers     []namedBreaker `json:"breakers,omitempty"`
 }
 
+// watched is since when the detectors look for users.
+func (b stateBody) watched() time.Time { return later(b.Since, b.Watched) }
+
 // olderThan reports that a sign-up is from before the ledger knew of the destination: a ledger that was lost may have
 // known, and brought the user there.
 func (s state) olderThan(destination string, signedUp time.Time) bool {
