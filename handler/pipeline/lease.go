@@ -241,6 +241,7 @@ func (r *run) loadState(ctx context.Context) error {
 	changed := false
 	if b.Since.IsZero() {
 		b.Since, changed = r.start.Add(-r.Settings.FirstLookBack), true
+		r.forgetKnown() // it was of another ledger, which is lost
 	}
 	for _, d := range r.Destinations {
 		if !slices.ContainsFunc(b.Destinations, func(s since) bool { return s.Name == d.Name }) {

@@ -169,6 +169,13 @@ func (w *watch) count(event signup.Event) {
 	}
 }
 
+// forgetKnown makes the detectors ask the ledger for everyone again.
+func (e *Engine) forgetKnown() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known = nil
+}
+
 // maker is the index of a detector's name.
 func (e *Engine) maker(name string) uint8 {
 	i := slices.Index(e.makers, name)

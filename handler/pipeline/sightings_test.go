@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"signup-sync/handler/ledger"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 )
@@ -330,4 +331,22 @@ func TestLateNeedsEnough(t *testing.T) {
 			t.Errorf("%d of %v with an overlap of %v: got %t", c.status.Recent.N(), c.status.Recent.Most, c.overlap, got)
 		}
 	}
+}
+
+func TestALedgerThatIsLostIsFilledAgainByAProcessThatKnewIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		time.Sleep(time.Minute)
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		everywhere(w, id)
+		w.ledger = ledger.Memory(tenantID)
+		w.faults.Ledger = w.ledger
+		w.mustRun(time.Minute)
+		everywhere(w, id)
+		if made := w.systems["billing"].made; made != 1 {
+			t.Errorf("%d accounts", made)
+		}
+	})
 }
