@@ -110,8 +110,9 @@ type mending struct {
 func (m mending) needed() bool { return m.redeemed || m.restored || len(m.added) > 0 }
 
 // mend opens a row again for a guest who has accepted the invitation and for a user who is in the directory after having
-// been taken for deleted, and gives it the destinations that its sign-up is young enough for. A row that a run is at
-// is left to that run, and to the next census.
+// been taken for deleted, and gives it the destinations that its sign-up is young enough for, and those that it was
+// waiting for when they were removed, if they are back: as after a run of the program's former version. A row that a run
+// is at is left to that run, and to the next census.
 func (c *counting) mend(row signup.Row, e signup.Event, now time.Time) (m mending) {
 	m.row = row
 	if !row.Intent.IsZero() {
@@ -126,8 +127,10 @@ func (c *counting) mend(row signup.Row, e signup.Event, now time.Time) (m mendin
 		return m // whoever opens it again does so for all, and the next census adds what is still lacking
 	}
 	for _, d := range c.added {
-		if _, has := m.row.Association(d.Name); !has && !m.row.At.Before(d.Since) {
-			m.row = m.row.Add(d.Name, now)
+		a, has := m.row.Association(d.Name)
+		back := has && a.State == signup.Skipped && a.Reason == reasonRemoved
+		if back || !has && !m.row.At.Before(d.Since) {
+			m.row = m.row.Replay([]string{d.Name}, c.Mapping.ProfileNeeds(), now) // the profile, too, is to show the account
 			m.added = append(m.added, d.Name)
 		}
 	}
