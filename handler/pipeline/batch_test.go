@@ -147,3 +147,41 @@ func TestAnswersThatAreMissingAreNoAnswers(t *testing.T) {
 		}
 	})
 }
+
+func TestARunAndACensusShareAnEngine(t *testing.T) {
+	w := newWorld(t, spec())
+	w.withRegister()
+	for i := range 60 {
+		w.signUp(i)
+	}
+	w.mustRun(0)
+	time.Sleep(10 * time.Millisecond)
+	for i := range 60 {
+		w.signUp(60 + i)
+	}
+	w.engine.Settings.Overlap = 0 // so that the census counts whom the runs bring
+	done := make(chan error, 2)
+	go func() {
+		for range 5 {
+			if _, err := w.run(0); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	go func() {
+		for range 5 {
+			if _, err := w.census(pipeline.CensusOptions{Act: true, Fresh: true}); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
