@@ -57,6 +57,7 @@ type Engine struct {
 	known  map[signup.UserID]sight
 	makers []string // the names that sights refer to
 	gates  map[string]*gate
+	ended  []string // the latest runs of this process, which it has survived
 }
 
 // Trigger is what the host says of this run; all of it is a hint.

@@ -333,3 +333,25 @@ func TestAStateThatCannotBeReadIsNotWrittenOver(t *testing.T) {
 		}
 	})
 }
+
+func TestNobodyIsGivenUpForAnswersOfTheLedgerThatAreLost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		id := w.signUp(1)
+		lost := func(do func() ([]signup.Row, error)) ([]signup.Row, error) {
+			_, _ = do()
+			return nil, errors.New("no answer")
+		}
+		w.faults.insert, w.faults.replace = lost, lost
+		for range 10 { // nobody dies
+			_, _ = w.run(time.Minute)
+		}
+		w.faults.insert, w.faults.replace = nil, nil
+		w.mustRun(time.Minute)
+		everywhere(w, id)
+		if made := w.systems["billing"].made; made != 1 {
+			t.Errorf("%d accounts", made)
+		}
+	})
+}

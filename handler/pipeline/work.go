@@ -124,6 +124,9 @@ func (q *queue) scan(ctx context.Context) bool {
 			continue // this run is at it, or about to be
 		}
 		q.seen[row.User] = true
+		if !row.Intent.IsZero() && q.survived(row.Owner) {
+			row.Starts-- // the ledger failed, or its answer was lost: nobody has died at this user
+		}
 		switch {
 		case row.Starts >= crashAt:
 			q.log.Error("the program has died at this user again and again; giving up", "user", row.User, "attempt", row.Starts)
@@ -139,6 +142,25 @@ func (q *queue) scan(ctx context.Context) bool {
 	}
 	q.done = !full
 	return len(q.page) > 0
+}
+
+// endedRuns is how many of its runs a process remembers to have survived; who was left by one is due at once.
+const endedRuns = 100
+
+// survive notes that the program has not died in this run.
+func (r *run) survive() {
+	e := r.Engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = append(e.ended, r.id)
+	e.ended = e.ended[max(0, len(e.ended)-endedRuns):]
+}
+
+// survived reports that a run has come to its end in this process.
+func (e *Engine) survived(run string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Contains(e.ended, run)
 }
 
 // intend makes the intent durable and returns the rows for which it is. Rows that somebody else has changed are left.
