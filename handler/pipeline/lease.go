@@ -16,6 +16,8 @@ const (
 	stateNote = "state"
 	// leaseTime is how long a dead run keeps others away. It is renewed at a third of it.
 	leaseTime = 2 * time.Minute
+	// renewPatience is how long one renewal may take: two that hang are over when the lease is.
+	renewPatience = leaseTime / 6
 	// leasePatience is how long a command waits for a run that is at work; runs take at most four minutes.
 	leasePatience = 5 * time.Minute
 )
@@ -122,6 +124,8 @@ func (r *run) keepLease(ctx context.Context) {
 
 // renew renews the lease once. A lease that somebody else has taken ends the run.
 func (r *run) renew(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, renewPatience)
+	defer cancel()
 	now := r.Clock.Now()
 	var body leaseBody
 	err := decodeNote(r.lease.note, &body)
@@ -141,7 +145,7 @@ func (r *run) renew(ctx context.Context) {
 	case errors.Is(err, signup.ErrConflict):
 		r.fail(ErrLeaseLost)
 		r.abort()
-	case now.Sub(r.lease.renewed) >= leaseTime:
+	case r.Clock.Now().Sub(r.lease.renewed) >= leaseTime:
 		// Until it expires a lease lives on without renewal, and the next try may succeed.
 		r.fail(fmt.Errorf("renew the run lease: %w", err))
 		r.abort()

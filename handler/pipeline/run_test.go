@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,5 +312,50 @@ func TestADeadRunsLeaseEnds(t *testing.T) {
 		}
 		w.mustRun(2 * time.Minute)
 		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+	})
+}
+
+// hangingLease is a ledger in which, from then on, the lease cannot be written: each try ends after a minute, as those
+// of a client do that repeats them.
+type hangingLease struct {
+	signup.Ledger
+	from time.Time
+}
+
+func (l *hangingLease) PutNote(ctx context.Context, n signup.Note) (signup.Note, error) {
+	if n.Name != "run" || time.Now().Before(l.from) {
+		return l.Ledger.PutNote(ctx, n)
+	}
+	select {
+	case <-time.After(65 * time.Second):
+		return n, errors.New("unreachable")
+	case <-ctx.Done():
+		return n, ctx.Err()
+	}
+}
+
+func TestNobodyIsWorkedAfterALeaseWhoseRenewalHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		for i := range 3000 {
+			w.signUp(i)
+		}
+		taken := time.Now().Add(time.Minute)
+		w.engine.Ledger = &hangingLease{Ledger: w.faults, from: taken.Add(time.Second)}
+		var late atomic.Int32
+		w.systems["billing"].before = func(context.Context, signup.Request) error {
+			if time.Since(taken) > 2*time.Minute {
+				late.Add(1)
+			}
+			time.Sleep(5 * time.Second)
+			return nil
+		}
+		if _, err := w.run(time.Minute); err == nil {
+			t.Error("a run that has lost its lease has said nothing")
+		}
+		if n := late.Load(); n > 0 || w.systems["billing"].calls() < 100 {
+			t.Errorf("%d of %d calls were made without a lease", n, w.systems["billing"].calls())
+		}
 	})
 }
