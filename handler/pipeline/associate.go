@@ -110,40 +110,6 @@ func (r *run) destinations(ctx, workCtx context.Context, jobs []*job) {
 	})
 }
 
-// learn writes down what destinations that are done have brought. The intent stays open, for the others.
-func (r *run) learn(ctx context.Context, jobs []*job, done map[string]chan struct{}) {
-	now := r.Clock.Now()
-	var rows []signup.Row
-	for _, j := range jobs {
-		var outcomes []signup.Outcome
-		for _, d := range r.Destinations {
-			select {
-			case <-done[d.Name]:
-				a, _ := j.saved.Association(d.Name)
-				if o := j.outcome(d.Name); a.State == signup.Pending && o != nil && !o.NotStarted && o.Err == nil {
-					outcomes = append(outcomes, *o)
-				}
-			default:
-			}
-		}
-		if len(outcomes) > 0 {
-			row := j.saved.Learn(now, outcomes, r.jitter)
-			row.Owner = r.id
-			rows = append(rows, row)
-		}
-	}
-	if len(rows) == 0 {
-		return
-	}
-	written, err := r.Ledger.Replace(ctx, rows)
-	if err != nil && !errors.Is(err, signup.ErrConflict) {
-		r.log.Info("what is done so far was not written; it is when the others are done", "users", len(rows), "err", err)
-	}
-	for _, row := range written {
-		jobs[slices.IndexFunc(jobs, func(j *job) bool { return j.row.User == row.User })].saved = row
-	}
-}
-
 // users reads profiles; a panic at one of them is an answer that cannot be decoded.
 func (r *run) users(ctx context.Context, ids []signup.UserID) (users map[signup.UserID]signup.User, err error) {
 	defer func() {

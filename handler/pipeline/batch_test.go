@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -184,4 +185,32 @@ func TestARunAndACensusShareAnEngine(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+func TestALostAnswerToWhatIsDoneSoFarKeepsNobodyFromBeingSettled(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		id := w.signUp(1)
+		u := w.users.all[id]
+		u.Attributes = map[string]any{"optIn": true}
+		w.users.put(u)
+		w.systems["news"].before = func(context.Context, signup.Request) error {
+			time.Sleep(10 * time.Second)
+			return nil
+		}
+		replaced := 0
+		w.faults.replace = func(do func() ([]signup.Row, error)) ([]signup.Row, error) {
+			rows, err := do()
+			if replaced++; replaced == 1 {
+				return nil, errors.New("no answer")
+			}
+			return rows, err
+		}
+		w.mustRun(time.Minute)
+		w.want(id, "billing: associated", "crm: associated", "news: associated", "profile: associated")
+		if row := w.row(id); !row.Intent.IsZero() || replaced < 2 {
+			t.Errorf("after %d writes: got %+v", replaced, row)
+		}
+	})
 }
