@@ -48,7 +48,7 @@ func (b *stateBody) lower(since time.Time) {
 	}
 	for i := range b.Destinations {
 		if d := &b.Destinations[i]; since.Before(d.Since) {
-			d.Since = since
+			d.Since, d.Known = since, later(d.Since, d.Known)
 		}
 	}
 }

@@ -218,12 +218,17 @@ func (b stateBody) watched() time.Time { return later(b.Since, b.Watched) }
 // known, and brought the user there.
 func (s state) olderThan(destination string, signedUp time.Time) bool {
 	i := slices.IndexFunc(s.body.Destinations, func(d since) bool { return d.Name == destination })
-	return i < 0 || signedUp.Before(s.body.Destinations[i].Since)
+	if i < 0 {
+		return true
+	}
+	d := s.body.Destinations[i]
+	return signedUp.Before(later(d.Since, d.Known))
 }
 
 type since struct {
 	Name  string    `json:"name"`
 	Since time.Time `json:"since"`
+	Known time.Time `json:"known,omitzero"` // what Since was before a backfill lowered it: the ledger knows of it since then
 }
 
 type namedBreaker struct {

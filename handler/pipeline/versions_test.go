@@ -2,9 +2,11 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"signup-sync/handler/ledger"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 )
@@ -54,6 +56,29 @@ func TestADestinationThatACensusAddsIsShownInTheProfileToo(t *testing.T) {
 		w.mustRun(time.Minute)
 		if got := w.users.all[id].Attributes["billingId"]; got != w.systems["billing"].accounts[id] || got == nil {
 			t.Errorf("the user carries %v, want %q; %q", got, w.systems["billing"].accounts[id], w.states(id))
+		}
+	})
+}
+
+func TestABackfillOfALostLedgerMakesNobodySurer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		everywhere(w, id)
+		w.ledger = ledger.Memory(tenantID)
+		w.faults.Ledger = w.ledger
+		w.users.down = errors.New("unavailable")
+		_, _ = w.run(time.Minute)
+		w.users.down = nil
+		if err := w.engine.Backfill(context.Background(), time.Now().AddDate(-1, 0, 0)); err != nil {
+			t.Fatal(err)
+		}
+		w.mustRun(time.Minute)
+		everywhere(w, id)
+		if made := w.systems["billing"].made; made != 1 {
+			t.Errorf("%d accounts", made)
 		}
 	})
 }
