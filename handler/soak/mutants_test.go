@@ -81,7 +81,7 @@ var deliberate = []mutant{
 	{"the ledger waits for the slowest destination", "pipeline/associate.go", "for r.Clock.Sleep(waiting, hurry) == nil {", "for false && r.Clock.Sleep(waiting, hurry) == nil {"},
 	{"the evidence holds the user's name", "signup/origin.go", `evidence += " upn=id"`, `evidence += " upn=" + u.UserPrincipalName`},
 	{"an error's detail is what the service said", "connector/stripe.go", `e.Detail = "stripe: " + w`, `e.Detail = "stripe: " + w + string(a.body)`},
-	{"a census counts whom it has not taken in", "pipeline/census.go", "inserted, err = c.Ledger.Insert(ctx, rows)", "inserted, err = rows, error(nil)"},
+	{"a census counts whom it has not taken in", "pipeline/mend.go", "inserted, err = c.Ledger.Insert(ctx, rows)", "inserted, err = rows, error(nil)"},
 	{"a census leaves guests who have accepted alone", "entra/backstop.go", "redeemed: true", "redeemed: false"},
 }
 
