@@ -32,7 +32,7 @@ type mutant struct {
 // deliberate are faults of which each has to be found. They are what a careless change could bring.
 var deliberate = []mutant{
 	{"the watermark is written before the rows", "pipeline/watch.go",
-		"\t\tw.sum.Events += len(events)\n", "\t\tw.sum.Events += len(events)\n\t\tif _, err := done(slice, step%maxSlice); err != nil {\n\t\t\treturn err\n\t\t}\n"},
+		"\t\tw.sum.Events += len(events)\n", "\t\tw.sum.Events += len(events)\n\t\tif err := done(slice, step%maxSlice); err != nil {\n\t\t\treturn err\n\t\t}\n"},
 	{"windows do not overlap", "pipeline/window.go", "from = later(from.Add(-overlap), since)", "from = later(from, since)"},
 	{"the service's time is ignored", "pipeline/window.go", "if !served.IsZero() && served.Before(to) {", "if false {"},
 	{"what the log has lost is forgotten instead of read from the directory", "pipeline/window.go",
@@ -85,8 +85,15 @@ var deliberate = []mutant{
 	{"a census leaves guests who have accepted alone", "entra/backstop.go", "redeemed: true", "redeemed: false"},
 }
 
-// TestDeliberateFaultsApply sees that each edit fits the program as it is.
+// TestDeliberateFaultsApply sees that each edit fits the program as it is, and that what comes of it compiles.
 func TestDeliberateFaultsApply(t *testing.T) {
+	var check *checker
+	if !raceDetector { // its packages would be built twice
+		var err error
+		if check, err = newChecker([]string{"../pipeline", "../entra", "../connector", "../signup"}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	names := map[string]bool{}
 	for _, m := range deliberate {
 		if names[m.name] || m.old == m.new {
@@ -99,6 +106,10 @@ func TestDeliberateFaultsApply(t *testing.T) {
 		}
 		if n := strings.Count(string(text), m.old); n != 1 {
 			t.Errorf("%s: what it replaces is %d times in %s, want once", m.name, n, m.file)
+		} else if check != nil {
+			if err := check.check(m.file, strings.Replace(string(text), m.old, m.new, 1)); err != nil {
+				t.Errorf("%s: %v", m.name, err)
+			}
 		}
 	}
 	if len(deliberate) < 15 {
