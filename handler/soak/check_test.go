@@ -120,14 +120,14 @@ func (p *process) checkLease(n signup.Note) {
 		p.world.holder, p.world.holds = nil, ""
 		return
 	}
-	other := p.holder
-	// Clocks differ by four minutes at most, which is more than a lease; who stands still, or cannot renew it, loses it.
-	spared := p.plan.pauses > 0 || p.plan.writes > 0 || p.plan.skews[0]-p.plan.skews[1] > time.Minute || p.plan.skews[1]-p.plan.skews[0] > time.Minute ||
-		slices.ContainsFunc(p.plan.troubles, func(t trouble) bool { return t.system == "clock" || t.system == "ledger" })
-	if other != nil && p.holds != lease.Owner && !other.dead.Load() && !spared {
-		p.broke("lease", "%s takes it from %s, which is at work", p.name, other.name)
+	now, other := time.Now(), p.holder
+	if other != nil && p.holds != lease.Owner && !other.dead.Load() {
+		// Who stands still, or cannot write it down, loses the lease, and so does who meets a clock ahead of the own one.
+		if ahead := p.skew(now) - other.skew(now); !other.hinder && ahead.Abs() < time.Minute {
+			p.broke("lease", "%s takes it from %s, which is at work", p.name, other.name)
+		}
 	}
-	p.world.holder, p.world.holds = p, lease.Owner
+	p.world.holder, p.world.holds, p.hinder = p, lease.Owner, p.paused.After(now)
 }
 
 // watermark is what was last written of a detector.

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
+
+	"signup-sync/handler/signup"
 )
 
 // befalls decides what happens to a call; the driver asks, in the seed's order.
@@ -18,6 +21,9 @@ func (w *world) befalls(p *process, c call) (f fate) {
 	}
 	if w.refusesQuery(c) {
 		return answerOf(f, 400, nil, `{"error":{"code":"BadRequest","message":"Invalid filter clause"}}`)
+	}
+	if w.refusesUser(c) {
+		return answerOf(f, map[string]int{"billing": 400, "welcome": 422}[c.system], nil, `{"error":{"type":"invalid_request_error","code":"email_invalid"}}`)
 	}
 	if w.calm() {
 		return f
@@ -69,6 +75,11 @@ func (w *world) refusesQuery(c call) bool {
 	return w.plan.noFilter && c.system == "audit" && strings.Contains(c.query, "activityDisplayName") ||
 		w.plan.noList && c.system == "profile" && strings.Contains(c.query, "in%20%28") ||
 		w.plan.noList && c.system == "profile" && strings.Contains(c.query, "in+%28")
+}
+
+// refusesUser reports that the destination takes everybody but this one, which nobody has seen to yet.
+func (w *world) refusesUser(c call) bool {
+	return c.makes && !w.replayed && slices.ContainsFunc(c.users, func(id signup.UserID) bool { return w.people[id].refused == c.system })
 }
 
 // troubled is a call to a system that has trouble.
@@ -158,6 +169,7 @@ func (w *world) stops(p *process) bool {
 	if w.plan.pauses == 0 || w.sched.chance.Float64() >= w.plan.pauses {
 		return false
 	}
+	p.hinder = true
 	p.paused = time.Now().Add(time.Duration(w.sched.chance.Int64N(int64(6 * time.Minute))))
 	return true
 }

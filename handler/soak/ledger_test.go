@@ -28,6 +28,7 @@ func (l *ledgerAt) step(ctx context.Context, op, about string) (fate, error) {
 		return fate{}, err
 	}
 	f := p.sched.park(p, key, func() fate { return p.befallsLedger(p, op) })
+	p.hinder = p.hinder || f.what != ""
 	if f.dead {
 		return f, errDead
 	}
@@ -49,6 +50,7 @@ func (l *ledgerAt) step(ctx context.Context, op, about string) (fate, error) {
 
 // done is what the process learns after the effect.
 func (l *ledgerAt) done(f fate, err error) error {
+	l.p.hinder = l.p.hinder || f.what != ""
 	if f.dies == "after" {
 		l.p.kill()
 		return errDead

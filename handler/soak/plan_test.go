@@ -17,6 +17,7 @@ type plan struct {
 	burst     bool          // all of them within minutes
 	only      int           // so many of the destinations are configured; 0 = all
 	steady    bool          // the timer fires each minute, whether or not there is anything to do
+	quiet     bool          // nothing goes wrong but at destinations, so that whom these spare has to be served at once
 	retention time.Duration // of the audit log
 	calls     float64       // the share of calls that something befalls
 	writes    float64       // … and of the ledger's operations
@@ -76,7 +77,8 @@ func newPlan(chance *rand.Rand) plan {
 	pl.pageSize = []int{0, 0, 2, 7}[chance.IntN(4)]
 	pl.signUps = chance.IntN(3) == 0
 	if chance.IntN(8) == 0 {
-		pl.loses = time.Duration(chance.Int64N(int64(pl.span + 2*time.Hour)))
+		// As likely when detectors still show everybody as when only the census does.
+		pl.loses = time.Duration(chance.Int64N(int64(pl.span + 40*time.Hour)))
 	}
 	for i := range pl.skews {
 		pl.skews[i] = time.Duration(chance.Int64N(int64(4*time.Minute))) - 2*time.Minute
@@ -88,11 +90,19 @@ func newPlan(chance *rand.Rand) plan {
 		length := time.Duration(math.Exp(chance.Float64()*math.Log(k.most.Minutes())) * float64(time.Minute))
 		pl.troubles = append(pl.troubles, trouble{k.system, k.how[chance.IntN(len(k.how))], from, from + length})
 	}
-	if pl.pauses > 0 { // for somebody to take the lease
+	if pl.quiet = chance.IntN(5) == 0; pl.quiet {
+		pl.steady, pl.loses = true, 0
+		pl.calls, pl.writes, pl.deaths, pl.pauses = 0, 0, 0, 0
+		pl.skews[0], pl.skews[1] = pl.skews[0]/6, pl.skews[1]/6
+		pl.troubles = slices.DeleteFunc(pl.troubles, func(t trouble) bool { return !slices.Contains(destinations, t.system) })
+	}
+	if pl.pauses > 0 || pl.quiet { // for somebody to take the lease, or not to
 		pl.troubles = append(pl.troubles, trouble{"second", "timer", 0, pl.span})
 	}
 	return pl
 }
+
+var destinations = []string{"billing", "newsletter", "crm", "welcome", "members"}
 
 // arrival is somebody who comes into the tenant, and what becomes of them there.
 type arrival struct {
@@ -101,8 +111,9 @@ type arrival struct {
 	redeems  time.Duration // … 0 = never
 	deleted  time.Duration
 	restored time.Duration
-	broken   bool // the audit record cannot be decoded
-	doubled  bool // … is published again
+	broken   bool   // the audit record cannot be decoded
+	doubled  bool   // … is published again
+	refused  string // the destination that does not take this one user, until somebody has seen to it
 }
 
 // newArrivals are the people of a seed.
@@ -148,6 +159,9 @@ func newArrivals(pl plan, seed uint64, chance *rand.Rand) []arrival {
 			a.AuditLag = &never
 		}
 		a.doubled = chance.IntN(10) == 0
+		if chance.IntN(25) == 0 {
+			a.refused = []string{"billing", "welcome"}[chance.IntN(2)]
+		}
 		if a.How != sim.Failed && chance.IntN(12) == 0 {
 			a.deleted = later(3 * time.Hour)
 			a.redeems = 0

@@ -30,6 +30,7 @@ type process struct {
 	kill   func()
 	dead   atomic.Bool
 	paused time.Time // until then nothing of it runs; the driver's
+	hinder bool      // something has kept it from renewing the lease, or from giving it back, since it took it
 	skew   func(now time.Time) time.Duration
 	began  time.Time            // of the run that is going on
 	from   map[string]time.Time // where it has begun to read, by detector
@@ -87,7 +88,7 @@ const (
 	graphKey  = "soaksecret5"
 )
 
-// spec is the configuration: crm needs billing's account, the newsletter has a rule, the profile shows the ids.
+// spec is the configuration: crm needs billing's account, the newsletter and the welcome have rules, the profile shows the ids.
 func spec() pipeline.Spec {
 	return pipeline.Spec{
 		DisplayName:       `user.givenName + " " + user.surname`,
@@ -100,7 +101,7 @@ func spec() pipeline.Spec {
 				Record: map[string]any{"status": `"subscribed"`, "mergeFields": map[string]any{"FNAME": "user.givenName"}}},
 			{Name: "crm", Record: map[string]any{"FirstName": "clip(user.givenName, 40)",
 				"LastName": `user.surname != "" ? clip(user.surname, 80) : "(unknown)"`, "Email": "user.email", "Legacy_Id__c": "accounts.billing.id"}},
-			{Name: "welcome", Record: map[string]any{"name": "user.displayName"}},
+			{Name: "welcome", When: `signup.origin != "invitation"`, Record: map[string]any{"name": "user.displayName"}},
 			{Name: "members"},
 		},
 	}

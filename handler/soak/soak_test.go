@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,10 @@ func TestMain(m *testing.M) {
 	debug.SetGCPercent(400)
 	code := m.Run()
 	if played.seeds > 0 {
+		if n := len(played.delays); n > 0 {
+			slices.Sort(played.delays)
+			fmt.Printf("%d times nothing was wrong: median %v, p99 %v, at most %v\n", n, quantile(played.delays, .5), quantile(played.delays, .99), quantile(played.delays, 1))
+		}
 		fmt.Printf("%d seeds, %d sign-ups, %d lost, %d repeated\n", played.seeds, played.signUps, played.lost, played.repeated)
 	}
 	os.Exit(code)
@@ -182,6 +187,7 @@ func TestSoak(t *testing.T) {
 		n++
 		played.seeds++
 		played.signUps, played.lost, played.repeated = played.signUps+r.signUps, played.lost+r.lost, played.repeated+r.repeated
+		played.delays = append(played.delays, r.delays...)
 		t.Logf("seed %d: %d sign-ups, %d runs, %d turns, %v %v", s, r.signUps, r.runs, r.picks, r.took.Round(time.Millisecond), r.kinds)
 		if len(r.kinds) > 0 && *untilFound {
 			fmt.Printf("found after %d seeds: %s\n", n, strings.Join(r.kinds, ", "))

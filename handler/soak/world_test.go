@@ -37,6 +37,7 @@ type world struct {
 	runs      int
 	lost      bool              // the ledger was, and has to be rebuilt
 	healed    bool              // the last census has come to its end
+	replayed  bool              // … and what had failed was reopened
 	linkedTo  map[string]string // of billing, by the id at crm
 
 	mu       sync.Mutex
@@ -190,16 +191,29 @@ func (w *world) host(n int) {
 	}
 }
 
-// conclude ends the story with a census, which brings back who was lost with the ledger, and reports that nothing is
-// left to do after it.
+// conclude ends the story with a census, which brings back who was lost with the ledger, and with a replay of what had
+// failed, and reports that nothing is left to do after them.
 func (w *world) conclude(p *process) bool {
-	if w.healed {
-		c, err := p.census(pipeline.CensusOptions{})
-		if err != nil || c.Ended.IsZero() || c.CheckSum() != nil || c.Missing > 0 || c.Pending > 0 {
-			w.broke("certificate", "%+v %v %v", c, c.CheckSum(), err)
+	switch {
+	case !w.healed:
+		return w.heal(p)
+	case !w.replayed:
+		w.checkRefused()
+		w.replayed = true
+		if err := p.engine.Replay(p.ctx, pipeline.ReplayOptions{State: signup.Failed, Act: true}); err != nil {
+			w.broke("replay", "%v", err)
 		}
-		return true
+		return false
 	}
+	c, err := p.census(pipeline.CensusOptions{})
+	if err != nil || c.Ended.IsZero() || c.CheckSum() != nil || c.Missing > 0 || c.Pending > 0 || len(c.Failed) > 0 {
+		w.broke("certificate", "%+v %v %v", c, c.CheckSum(), err)
+	}
+	return true
+}
+
+// heal takes in who is missing, and reports that it does not come to an end.
+func (w *world) heal(p *process) bool {
 	if w.lost {
 		if err := p.engine.Backfill(p.ctx, w.sched.begun); err != nil {
 			w.broke("certificate", "backfill: %v", err)
