@@ -43,6 +43,29 @@ func TestARunWithAWrongClockWritesNothing(t *testing.T) {
 	})
 }
 
+func TestARunWhoseClockGoesWrongMeanwhileGoesByTheTimeThatPasses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, by := range []time.Duration{year, -year} {
+			w := newWorld(t, spec())
+			clock := &wrongClock{}
+			w.engine.Clock = clock
+			w.mustRun(0)
+			id := w.signUp(1)
+			w.systems["billing"].before = func(context.Context, signup.Request) error { return errDown }
+			w.mustRun(time.Minute)
+			w.systems["billing"].before = func(context.Context, signup.Request) error {
+				clock.by.Store(int64(by))
+				return errDown
+			}
+			w.mustRun(time.Minute)
+			clock.by.Store(0)
+			w.systems["billing"].before = nil
+			w.mustRun(2 * time.Minute)
+			w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
+		}
+	})
+}
+
 func TestALeaseFromTheFutureKeepsNobodyAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())

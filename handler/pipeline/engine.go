@@ -96,6 +96,7 @@ func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 // run is one Run on its way.
 type run struct {
 	*Engine
+	Clock   signup.Clock // the engine's, which the tenant has confirmed when the run began; it is not asked again
 	id      string
 	trigger Trigger
 	log     *slog.Logger
@@ -115,7 +116,8 @@ type run struct {
 }
 
 func (e *Engine) newRun(t Trigger) *run {
-	r := &run{Engine: e, trigger: t, start: e.Clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers)}
+	clock := signup.Steady(e.Clock)
+	r := &run{Engine: e, Clock: clock, trigger: t, start: clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers)}
 	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
 	r.log = e.Log.With("run", r.id, "invocation", t.Invocation)
 	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}

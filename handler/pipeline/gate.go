@@ -236,6 +236,7 @@ func (r *run) openGates(saved []namedBreaker) {
 	for _, name := range r.gateNames() {
 		g := r.gates[name]
 		g.mu.Lock()
+		g.clock = r.Clock
 		g.breaker = Breaker{LastSuccess: g.breaker.LastSuccess}
 		for _, b := range saved {
 			if b.Name == name {

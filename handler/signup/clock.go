@@ -47,4 +47,23 @@ func (c ScaledClock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Steady is the clock as it goes on from now by the time that passes, whatever becomes of the machine's in the meantime.
+func Steady(c Clock) Clock {
+	s := steady{Clock: c, start: c.Now(), begun: time.Now(), rate: 1}
+	if scaled, ok := c.(ScaledClock); ok && scaled.scaled() {
+		s.rate = scaled.Rate
+	}
+	return s
+}
+
+type steady struct {
+	Clock
+	start, begun time.Time
+	rate         float64
+}
+
+func (s steady) Now() time.Time {
+	return s.start.Add(time.Duration(float64(time.Since(s.begun)) * s.rate))
+}
+
 func (c ScaledClock) scaled() bool { return c.Rate > 0 && c.Rate != 1 }
