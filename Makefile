@@ -5,6 +5,7 @@ HANDLER := bin/handler
 SIGNUPS ?= 200
 SEEDS   ?= 100
 SOAK    ?= 20s
+MOST    ?= 200
 ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
@@ -37,8 +38,8 @@ soak: ## Play SEEDS simulations of the whole engine, each with people and faults
 	CGO_ENABLED=0 $(GO) test -c -o bin/soak.test ./handler/soak
 	cd handler/soak && ../../bin/soak.test -test.v -test.run 'TestSoak|TestIsolation|TestSeed' -seeds $(SEEDS) -dead-for 72h
 
-mutants: ## Make each deliberate fault in the engine, and see how many simulations it takes to find it
-	CGO_ENABLED=0 $(GO) test ./handler/soak -run TestDeliberateFaults -v -timeout 24h -mutants
+mutants: ## Make each deliberate fault in the engine, and see how many simulations, up to MOST, it takes to find it
+	CGO_ENABLED=0 $(GO) test ./handler/soak -run TestDeliberateFaults -v -timeout 24h -mutants -most $(MOST)
 
 package: ## Make dist/signup-sync.zip, to be deployed to a Linux Function App
 	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o dist/handler ./handler
