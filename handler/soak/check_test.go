@@ -127,7 +127,8 @@ func (p *process) checkLease(n signup.Note) {
 			p.broke("lease", "%s takes it from %s, which is at work", p.name, other.name)
 		}
 	}
-	p.world.holder, p.world.holds, p.hinder = p, lease.Owner, p.paused.After(now)
+	p.world.holder, p.world.holds = p, lease.Owner
+	p.hinder = p.paused.After(p.began) // a lease begins with its run, and may be over when it is written
 }
 
 // watermark is what was last written of a detector.
