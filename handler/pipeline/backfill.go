@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ErrNoRun is the error of what needs a ledger that a run has begun.
+// ErrNoRun is the error of what needs a ledger that a run has begun, and why a census then is idle.
 var ErrNoRun = errors.New("no run of SyncNewUsers has read a detector yet: let it run once")
 
 // Backfill makes everyone who has signed up since then somebody to be associated, with every configured destination. It
@@ -15,8 +15,11 @@ var ErrNoRun = errors.New("no run of SyncNewUsers has read a detector yet: let i
 // next goes on with it.
 func (e *Engine) Backfill(ctx context.Context, since time.Time) error {
 	r := e.newRun(Trigger{Invocation: "backfill"})
-	if end, err := r.rangeEnd(ctx); err != nil || end.IsZero() {
-		return errors.Join(err, ErrNoRun)
+	switch end, err := r.rangeEnd(ctx); {
+	case err != nil:
+		return err
+	case end.IsZero():
+		return ErrNoRun
 	}
 	return r.hold(ctx, func(ctx context.Context) error {
 		if err := r.loadState(ctx); err != nil {

@@ -85,7 +85,7 @@ type counting struct {
 
 func readCensus(ctx context.Context, l signup.Ledger, name string) (n signup.Note, c Census, err error) {
 	if n, err = l.Note(ctx, name); err != nil {
-		return n, c, fmt.Errorf("read the note %s: %w", name, err)
+		return n, c, err // which names the note
 	}
 	n.Name = name
 	return n, c, decodeNote(n, &c)
@@ -118,7 +118,7 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 		return false, err
 	}
 	if body.Since.IsZero() {
-		c.census.Idle = noRunYet
+		c.census.Idle = ErrNoRun.Error()
 		return false, nil
 	}
 	c.watched = body.watched()
@@ -139,7 +139,7 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 		return false, err
 	}
 	if to.IsZero() {
-		c.census.Idle = noRunYet
+		c.census.Idle = ErrNoRun.Error()
 		return false, nil
 	}
 	from := firstUsers
@@ -148,8 +148,6 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 	}
 	return true, c.store(ctx, Census{ID: c.id, Started: c.start, Acted: c.Act, Since: body.Since, From: from, To: later(from, to), Cursor: from, Step: firstStep})
 }
-
-const noRunYet = "no run of SyncNewUsers has read a detector yet: there is nothing to compare with"
 
 // rangeEnd is how far the configured detectors have brought the ledger for certain; zero if they have brought nothing.
 func (r *run) rangeEnd(ctx context.Context) (time.Time, error) {

@@ -245,5 +245,39 @@ func TestACensusOfNothingSaysSo(t *testing.T) {
 		if err := w.engine.Backfill(context.Background(), time.Now()); !errors.Is(err, pipeline.ErrNoRun) {
 			t.Errorf("backfill: got %v", err)
 		}
+		// A ledger that cannot be read has perhaps seen many runs.
+		w.engine.Ledger = unreadable{w.ledger}
+		if err := w.engine.Backfill(context.Background(), time.Now()); !errors.Is(err, errUnreadable) || errors.Is(err, pipeline.ErrNoRun) {
+			t.Errorf("backfill without a ledger: got %v", err)
+		}
+	})
+}
+
+// unreadable is a ledger whose notes cannot be read.
+type unreadable struct{ signup.Ledger }
+
+var errUnreadable = errors.New("unreadable")
+
+func (unreadable) Note(context.Context, string) (signup.Note, error) { return signup.Note{}, errUnreadable }
+
+func TestWhoIsReopenedWaitsSinceThen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newCensusWorld(t, oneDestination())
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		w.want(id, "crm: associated", "profile: associated")
+		w.mustRun(30 * 24 * time.Hour)
+		reopened := time.Now()
+		again := pipeline.ReplayOptions{State: signup.Associated, Destinations: []string{"crm"}, Act: true}
+		w.wantReplay(again, "01: reopened crm(associated)")
+		// Not since the sign-up a month ago, which would make an exception of the user.
+		if c := w.certify(); c.Pending != 1 || !c.OldestPending.Equal(reopened) || len(c.Exceptions) != 0 {
+			t.Errorf("got %+v, want one who is pending since %s", c, reopened)
+		}
+		w.wantReplay(pipeline.ReplayOptions{State: signup.Pending, Older: time.Hour})
+		time.Sleep(25 * time.Hour) // no run comes
+		if c := w.certify(); c.Pending != 1 || !c.OldestPending.Equal(reopened) || len(c.Exceptions) != 1 {
+			t.Errorf("a day later: got %+v, want one who is pending since %s", c, reopened)
+		}
 	})
 }

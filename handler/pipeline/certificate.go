@@ -181,14 +181,7 @@ func (c *Census) tookIn(row signup.Row) bool {
 func (c *Census) pending(row signup.Row, now time.Time) {
 	var oldest Exception
 	for _, a := range row.Associations {
-		since := a.FirstTry
-		switch {
-		case !since.IsZero():
-		case row.Owner == c.ID: // opened again just now
-			since = a.Next
-		default:
-			since = row.Detected
-		}
+		since := row.Waiting(a)
 		if a.State == signup.Pending && (oldest.User == "" || since.Before(oldest.Since)) {
 			oldest = Exception{User: row.User, State: string(signup.Pending), Destination: a.Destination, Reason: a.Reason, Since: since}
 		}

@@ -188,9 +188,7 @@ func (r *replaying) wants(row signup.Row, a signup.Association) bool {
 	case a.State == signup.Pending && !a.Next.After(r.start):
 		return false // it is due already
 	case a.State == signup.Pending:
-		if since = a.FirstTry; since.IsZero() {
-			since = row.Detected
-		}
+		since = row.Waiting(a)
 	}
 	age := r.start.Sub(since)
 	return age >= r.Older && (r.Newer == 0 || age < r.Newer)

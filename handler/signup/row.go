@@ -59,6 +59,7 @@ type Association struct {
 	Forbidden   time.Time `json:"forbidden,omitzero"`   // since when every answer was 403
 	Attempts    int       `json:"attempts,omitempty"`   // tries that failed; throttled ones are not counted
 	FirstTry    time.Time `json:"firstTry,omitzero"`    // the intent: from here on an effect may exist
+	Opened      time.Time `json:"opened,omitzero"`      // when it was last reopened, or added to the row; zero = made with the row
 	Next        time.Time `json:"next,omitzero"`        // when it is due, while pending
 	Settled     time.Time `json:"settled,omitzero"`     // when it left pending
 }
@@ -102,6 +103,17 @@ func (r Row) Association(destination string) (Association, bool) {
 		}
 	}
 	return Association{}, false
+}
+
+// Waiting is since when a pending association waits: since its first try, or if nothing was sent yet since it was opened.
+func (r Row) Waiting(a Association) time.Time {
+	switch {
+	case !a.FirstTry.IsZero():
+		return a.FirstTry
+	case !a.Opened.IsZero():
+		return a.Opened
+	}
+	return r.Detected
 }
 
 // Intend opens an intent: everything that is pending and due may have an effect from now on.
@@ -279,7 +291,8 @@ func (r Row) Reopen(destination string, now time.Time) Row {
 	for i := range r.Associations {
 		if a := &r.Associations[i]; a.Destination == destination {
 			a.State, a.Reason, a.Detail, a.Attempts = Pending, "", "", 0
-			a.FirstTry, a.Forbidden, a.Next, a.Settled = time.Time{}, time.Time{}, now, time.Time{}
+			a.FirstTry, a.Forbidden, a.Settled = time.Time{}, time.Time{}, time.Time{}
+			a.Opened, a.Next = now, now
 		}
 	}
 	r.Unsure, r.Missing = true, time.Time{}
@@ -314,7 +327,7 @@ func (r Row) Add(destination string, now time.Time) Row {
 	if at < 0 {
 		at = len(r.Associations)
 	}
-	r.Associations = slices.Insert(slices.Clone(r.Associations), at, Association{Destination: destination, State: Pending, Next: now})
+	r.Associations = slices.Insert(slices.Clone(r.Associations), at, Association{Destination: destination, State: Pending, Opened: now, Next: now})
 	r.Unsure = true
 	return r.schedule()
 }

@@ -29,7 +29,7 @@ func insertKeepsFields(ctx context.Context, newLedger func() signup.Ledger) erro
 		Unsure: true, Missing: noon.Add(3),
 		Associations: []signup.Association{{
 			Destination: "billing", State: signup.Failed, Account: "cus_123", Reason: "rejected", Detail: "ein \"Umlaut\": ü, 漢字, \\",
-			Generation: 1, Attempts: 2, FirstTry: noon.Add(4), Next: noon.Add(5), Settled: noon.Add(6),
+			Generation: 1, Spent: noon.Add(7), Forbidden: noon.Add(8), Attempts: 2, FirstTry: noon.Add(4), Opened: noon.Add(9), Next: noon.Add(5), Settled: noon.Add(6),
 		}, {Destination: signup.Profile, State: signup.Pending}},
 	}
 	got, err := insertAll(ctx, l, r)
