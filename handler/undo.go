@@ -38,7 +38,7 @@ func (c undoCommand) Run(ctx context.Context, s system) error {
 		o.show.say("It begins a minute after the last run, when what that wrote shows everywhere.")
 	}
 	return o.end(a.engine.Undo(ctx, pipeline.UndoOptions{Users: users, Act: c.Yes, Show: func(done, total int, one pipeline.Undone) {
-		o.took(one.State, undoneUser{one, text(one.Err)}, len(one.Fields)+len(one.Kept) > 0 || one.Err != nil)
+		o.took(one.State, undoneUser{one, text(one.Err)}, len(users) > 0 || len(one.Fields)+len(one.Kept) > 0 || one.Err != nil)
 		o.show.part(done, total, "users")
 	}}))
 }

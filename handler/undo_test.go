@@ -61,7 +61,7 @@ func TestUndoAgainstASimulatedTenant(t *testing.T) {
 		t.Errorf("the plan has changed the tenant:\n%s", diff)
 	}
 	stranger := "75b523ca-d064-4ddf-80af-87738f504026"
-	if code, said := undo("--yes", stranger); code != exitFailed || !strings.Contains(said, stranger+"  failed") {
+	if code, said := undo("--yes", stranger); code != exitFailed || !strings.Contains(said, stranger+"  absent") {
 		t.Errorf("a stranger: got exit code %d\n%s", code, said)
 	}
 
@@ -167,7 +167,7 @@ func TestUndoThatFailsClaimsNothing(t *testing.T) {
 		want string
 	}{
 		"stopped":    {stopped, nil, ""},
-		"a stranger": {t.Context(), []string{"75b523ca-d064-4ddf-80af-87738f504026"}, "failed 1."},
+		"a stranger": {t.Context(), []string{"75b523ca-d064-4ddf-80af-87738f504026"}, "absent 1."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

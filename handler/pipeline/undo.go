@@ -116,7 +116,7 @@ func (u *undoing) some(ctx context.Context, ids []signup.UserID) error {
 		results[i] = Undone{User: ids[i], State: FateFailed, Err: err}
 		switch {
 		case at < 0:
-			results[i].Err = errors.New("the user is not in the ledger")
+			results[i] = Undone{User: ids[i], State: FateAbsent}
 		case err == nil:
 			results[i] = u.one(ctx, rows[at], users)
 		}

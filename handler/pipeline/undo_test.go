@@ -378,7 +378,7 @@ func TestUndoOfNamedUsers(t *testing.T) {
 		w.mustRun(time.Minute)
 		delete(w.users.all, three)
 		stranger := signup.UserID("75b523ca-d064-4ddf-80af-000000000099")
-		w.wantUndo(pipeline.UndoOptions{Act: true, Users: []signup.UserID{stranger, three, one}}, "01: undone "+everything, "03: gone", "99: failed")
+		w.wantUndo(pipeline.UndoOptions{Act: true, Users: []signup.UserID{stranger, three, one}}, "01: undone "+everything, "03: gone", "99: absent")
 		if w.asCreated(two) || !w.asCreated(one) {
 			t.Error("somebody else was undone")
 		}
