@@ -89,7 +89,7 @@ func TestReopenCountsAnew(t *testing.T) {
 	row.Associations[0].Forbidden, row.Associations[0].Attempts, row.Associations[0].Generation, row.Associations[0].Account = t0.Add(-48*time.Hour), 7, 2, "cus_1"
 	row.Associations[0].Spent = t0.Add(-time.Hour)
 	row = row.Reopen("billing", t0)
-	want := signup.Association{Destination: "billing", State: signup.Pending, Account: "cus_1", Generation: 2, Spent: t0.Add(-time.Hour), Next: t0}
+	want := signup.Association{Destination: "billing", State: signup.Pending, Account: "cus_1", Generation: 2, Spent: t0.Add(-time.Hour), Opened: t0, Next: t0}
 	if diff := cmp.Diff(want, row.Associations[0]); diff != "" || !row.Missing.IsZero() || !row.Unsure {
 		t.Errorf("missing since %v, unsure %v (-want +got):\n%s", row.Missing, row.Unsure, diff)
 	}
