@@ -115,7 +115,7 @@ func openCommand(s system) (*app, error) {
 func takeWhole(ctx context.Context, s system, engine *pipeline.Engine, o pipeline.CensusOptions, json bool) (pipeline.Census, error) {
 	show := newProgress(s, json)
 	o.Show = func(c pipeline.Census) {
-		show.bar(float64(c.Cursor.Sub(c.From))/float64(max(c.To.Sub(c.From), 1)),
+		show.share(int(c.Cursor.Sub(c.From).Seconds()), int(c.To.Sub(c.From).Seconds()),
 			fmt.Sprintf("%d users, %d missing, up to %s", c.Users, c.Missing, c.Cursor.Format(time.DateOnly)))
 	}
 	defer show.done()
@@ -173,8 +173,8 @@ func printCensus(s system, c pipeline.Census, asJSON bool) error {
 	fmt.Fprintf(t, "skipped\t%d\t%s\n", total(c.Skipped), tallies(c.Skipped))
 	fmt.Fprintf(t, "failed\t%d\t%s\n", total(c.Failed), tallies(c.Failed))
 	fmt.Fprintf(t, "forgotten\t%d\t\n", c.Forgotten)
-	fmt.Fprintf(t, "backfilled\t%d\t%s\n", c.Backfilled, taken(c, "older than the detectors' work"))
-	fmt.Fprintf(t, "missing\t%d\t%s\n", c.Missing, taken(c, "shown by no detector"))
+	fmt.Fprintf(t, "backfilled\t%d\t%s\n", c.Backfilled, taken(c, c.Backfilled, "older than the detectors' work"))
+	fmt.Fprintf(t, "missing\t%d\t%s\n", c.Missing, taken(c, c.Missing, "shown by no detector"))
 	fmt.Fprintf(t, "opened again\t%d\tredeemed %d, restored %d\n", c.Redeemed+c.Restored, c.Redeemed, c.Restored)
 	fmt.Fprintf(t, "destination added\t%d\t%s\n", total(c.Added), tallies(c.Added))
 	fmt.Fprintf(t, "passed over\t%d\trecords that could not be decoded\n", c.PassedOver)
@@ -182,7 +182,7 @@ func printCensus(s system, c pipeline.Census, asJSON bool) error {
 		fmt.Fprint(t, "\nFIRST SEEN BY\tUSERS\tHOW LATE\n")
 	}
 	for _, d := range c.Detectors {
-		fmt.Fprintf(t, "%s\t%d\tp50 %s, p99 %s, at most %s\n", d.Detector, d.Users, d.Lags.Quantile(0.50), d.Lags.Quantile(0.99), d.Lags.Most.Round(time.Second))
+		fmt.Fprintf(t, "%s\t%d\tp50 %s, p99 %s, at most %s\n", d.Detector, d.Users, span(d.Lags.Quantile(0.50)), span(d.Lags.Quantile(0.99)), span(d.Lags.Most))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -208,8 +208,11 @@ func printExceptions(w io.Writer, c pipeline.Census) {
 }
 
 // taken says what was, or would be, done with users who had no row.
-func taken(c pipeline.Census, who string) string {
-	if c.Acted {
+func taken(c pipeline.Census, users int, who string) string {
+	switch {
+	case users == 0:
+		return ""
+	case c.Acted:
 		return who + "; in the ledger now"
 	}
 	return who + "; --yes takes them in"

@@ -143,15 +143,3 @@ func TestCensusAndBackfillAgainstASimulatedTenant(t *testing.T) {
 		t.Errorf("got exit code %d, %+v, %v\n%s", code, last, err, stderr)
 	}
 }
-
-func TestABarIsForATerminalOnly(t *testing.T) {
-	var plain, terminal bytes.Buffer
-	(&progress{w: &plain}).bar(0.5, "here")
-	(&progress{w: &terminal, terminal: true}).bar(2, "there")
-	if got, want := plain.String(), " 50 %   here\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if got, want := terminal.String(), "\r\033[K["+strings.Repeat("=", 24)+"] 100 %   there"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}

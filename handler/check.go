@@ -56,7 +56,7 @@ func (c checkCommand) Run(ctx context.Context, s system) error {
 // checkedDetector is how far a detector is, and how late it shows sign-ups.
 type checkedDetector struct {
 	Name    string             `json:"name"`
-	Age     float64            `json:"watermarkAge,omitempty"` // seconds; 0 = not read yet
+	Age     *float64           `json:"watermarkAge,omitempty"` // seconds; nil = not read yet
 	Gaps    []signup.Window    `json:"gaps,omitempty"`         // still to be closed
 	Seen    pipeline.Sightings `json:"seen"`
 	LagP50  float64            `json:"lagP50,omitempty"` // seconds, of the latest thousand or two
@@ -77,7 +77,7 @@ func (a *app) checkDetectors(ctx context.Context) ([]checkedDetector, error) {
 		l := checkedDetector{Name: s.Name, Gaps: s.Gaps, Seen: s.Seen,
 			LagP50: s.Recent.Quantile(0.5).Seconds(), LagP99: s.Recent.Quantile(0.99).Seconds()}
 		if !s.Watermark.IsZero() {
-			l.Age = a.env.Clock.Now().Sub(s.Watermark).Round(time.Second).Seconds()
+			l.Age = new(a.env.Clock.Now().Sub(s.Watermark).Round(time.Second).Seconds())
 		}
 		if s.Late(a.config.Sync.Overlap) {
 			l.Warning = fmt.Sprintf("of 100 sign-ups 99 are shown within %v, which is more than half of sync.overlap (%v): set that to %v or more",
@@ -90,8 +90,8 @@ func (a *app) checkDetectors(ctx context.Context) ([]checkedDetector, error) {
 
 func (d checkedDetector) String() string {
 	age := "not read yet"
-	if d.Age != 0 {
-		age = "read up to " + (time.Duration(d.Age) * time.Second).String() + " ago"
+	if d.Age != nil {
+		age = "read up to " + (time.Duration(*d.Age) * time.Second).String() + " ago"
 	}
 	if len(d.Gaps) > 0 {
 		age += fmt.Sprintf(", %d gaps to close", len(d.Gaps))

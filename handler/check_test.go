@@ -209,6 +209,9 @@ func TestCheckOnlineShowsTheDetectors(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if got, want := (checkedDetector{Age: new(0.0)}).String(), "read up to 0s ago"; got != want {
+		t.Errorf("just read: got %q, want %q", got, want)
+	}
 	var stderr bytes.Buffer
 	code := run(t.Context(), system{args: []string{"check", "--online"}, getenv: func(n string) string { return settings[n] }, stdout: io.Discard, stderr: &stderr})
 	if code != exitFailed || !strings.Contains(stderr.String(), "error: ledger: read the watermark of directory") {

@@ -275,8 +275,11 @@ func (l *local) settled(ctx context.Context) (bool, error) {
 			pending++
 		}
 	}
-	l.show.update(l.clock.Now().Sub(l.clock.Start), people, l.command.Signups, rows, rows-pending)
-	return people == l.command.Signups && rows == people && pending == 0, nil
+	all := l.command.Signups
+	width := len(fmt.Sprint(all))
+	l.show.share(rows-pending, all, fmt.Sprintf("simulated %6s   signed up %*d of %d   in the ledger %*d   settled %*d",
+		l.clock.Now().Sub(l.clock.Start).Truncate(time.Second), width, people, all, width, rows, width, rows-pending))
+	return people == all && rows == people && pending == 0, nil
 }
 
 // addFaults lets a share of the calls go wrong in the ways that hurt.

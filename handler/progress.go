@@ -51,19 +51,31 @@ func (p *progress) say(format string, args ...any) {
 	fmt.Fprintf(p.w, format+"\n", args...)
 }
 
-// part shows how much of something is done, with a bar on a terminal; a total of 0 is one that nobody knows. It may be
-// called for each of millions.
+// part shows how many of something are done; a total of 0 is one that nobody knows.
 func (p *progress) part(done, total int, what string) {
+	text := fmt.Sprintf("%d %s", done, what)
+	if total > 0 {
+		text = fmt.Sprintf("%*d of %d %s", len(fmt.Sprint(total)), done, total, what)
+	}
+	p.share(done, total, text)
+}
+
+// share shows a text, with a bar before it on a terminal if the total is known. It may be called for each of millions.
+func (p *progress) share(done, total int, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.terminal && done != total && time.Since(p.last) < redraw:
-	case total <= 0:
-		p.draw(fmt.Sprintf("%d %s", done, what))
-	case p.terminal:
-		p.draw(fmt.Sprintf("%s %*d of %d %s", bar(done, total), len(fmt.Sprint(total)), done, total, what))
-	default:
-		p.draw(fmt.Sprintf("%d of %d %s", done, total, what))
+	if p.terminal {
+		if done != total && time.Since(p.last) < redraw {
+			return
+		}
+		if total > 0 {
+			text = bar(done, total) + " " + text
+		}
+		fmt.Fprintf(p.w, "\r\033[K%s", text)
+		p.last, p.drawn = time.Now(), true
+	} else if time.Since(p.last) >= pause {
+		fmt.Fprintln(p.w, text)
+		p.last = time.Now()
 	}
 }
 
@@ -74,41 +86,6 @@ const barWidth = 20
 func bar(done, total int) string {
 	full := min(max(done, 0), total) * barWidth / total
 	return "[" + strings.Repeat("#", full) + strings.Repeat(".", barWidth-full) + "]"
-}
-
-func (p *progress) update(at time.Duration, people, of, rows, settled int) {
-	p.line(fmt.Sprintf("simulated %5s   signed up %*d of %d   in the ledger %*d   settled %*d", at.Truncate(time.Second),
-		len(fmt.Sprint(of)), people, of, len(fmt.Sprint(of)), rows, len(fmt.Sprint(of)), settled))
-}
-
-// line shows the text in place of the last one.
-func (p *progress) line(text string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.draw(text)
-}
-
-func (p *progress) draw(text string) {
-	switch {
-	case p.terminal:
-		fmt.Fprintf(p.w, "\r\033[K%s", text)
-		p.last, p.drawn = time.Now(), true
-	case time.Since(p.last) >= pause:
-		fmt.Fprintln(p.w, text)
-		p.last = time.Now()
-	}
-}
-
-// bar shows how much is done, from 0 to 1.
-func (p *progress) bar(done float64, text string) {
-	const width = 24
-	done = min(max(done, 0), 1)
-	line := fmt.Sprintf("%3.0f %%   %s", done*100, text)
-	if p.terminal {
-		full := int(done * width)
-		line = "[" + strings.Repeat("=", full) + strings.Repeat(" ", width-full) + "] " + line
-	}
-	p.line(line)
 }
 
 // done ends the line that changes.

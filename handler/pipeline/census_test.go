@@ -258,7 +258,9 @@ type unreadable struct{ signup.Ledger }
 
 var errUnreadable = errors.New("unreadable")
 
-func (unreadable) Note(context.Context, string) (signup.Note, error) { return signup.Note{}, errUnreadable }
+func (unreadable) Note(context.Context, string) (signup.Note, error) {
+	return signup.Note{}, errUnreadable
+}
 
 func TestWhoIsReopenedWaitsSinceThen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
