@@ -61,7 +61,7 @@ func explainAbsent(w io.Writer, x pipeline.Explanation) {
 		fmt.Fprintln(w, "- nobody has been looked for yet: there was no run.")
 		return
 	}
-	fmt.Fprintf(w, "- the user signed up before %s, when this installation begins, and is left alone: 'handler backfill --since' takes in who came before; or\n", when(x.Since))
+	fmt.Fprintf(w, "- the user signed up before %s, from when on users are taken in, and is left alone: 'handler backfill --since' takes in who came before; or\n", when(x.Since))
 	fmt.Fprintln(w, "- no detector has shown the user yet:")
 	for _, d := range x.Detectors {
 		upTo := "has not been read yet"

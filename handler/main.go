@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -81,8 +82,13 @@ func run(ctx context.Context, s system) int {
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		fmt.Fprintln(s.stderr, "error: interrupted")
+	}
 	for _, line := range eachError(err) {
-		fmt.Fprintln(s.stderr, "error:", line)
+		if line != context.Canceled { // which says no more
+			fmt.Fprintln(s.stderr, "error:", strings.ReplaceAll(line.Error(), "\n", "; "))
+		}
 	}
 	if _, ok := errors.AsType[refusal](err); ok {
 		return exitRefused
@@ -90,10 +96,11 @@ func run(ctx context.Context, s system) int {
 	return exitFailed
 }
 
-// eachError takes joined errors apart, so that each has a line of its own.
+// eachError takes joined errors apart, so that each has a line of its own. What wraps several with words of its own stays
+// whole, since its words would be lost.
 func eachError(err error) []error {
 	var config ConfigErrors
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
+	if many, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(many.Unwrap()...).Error() {
 		var all []error
 		for _, e := range many.Unwrap() {
 			all = append(all, eachError(e)...)

@@ -492,3 +492,35 @@ func builtBinary(t *testing.T) string {
 	}
 	return binary
 }
+
+// What several calls have said is one line, with the words of whoever joined them; and who stops a command is told so.
+func TestErrorsKeepTheirWords(t *testing.T) {
+	settings := map[string]string{"LEDGER": "memory", "SIGNUP_SYNC_CONFIG": "../signup-sync.yaml"}
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range world.settings() {
+		if settings[name] == "" {
+			settings[name] = value
+		}
+	}
+	world.server.Close()
+	say := func(ctx context.Context) string {
+		var stdout, stderr bytes.Buffer
+		code := run(ctx, system{args: []string{"census"}, getenv: func(n string) string { return settings[n] }, stdout: &stdout, stderr: &stderr})
+		if code != exitFailed || stdout.Len() > 0 {
+			t.Errorf("got exit code %d, %s", code, stdout.String())
+		}
+		return stderr.String()
+	}
+	said := say(t.Context())
+	if !strings.HasPrefix(said, "error: no detector could be read, nor the time: read the users by creation: ") || strings.Count(said, "\n") != 1 || strings.Count(said, "by creation") != 1 {
+		t.Errorf("without a tenant: got\n%s", said)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if said := say(stopped); !strings.HasPrefix(said, "error: interrupted\n") || strings.Contains(said, "error: context canceled") {
+		t.Errorf("stopped: got\n%s", said)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -26,7 +27,9 @@ func (r *run) checkClock(ctx context.Context) error {
 		cancel()
 		switch off := r.Clock.Now().Sub(at); {
 		case at.IsZero() && err != nil:
-			errs = append(errs, err)
+			if !slices.ContainsFunc(errs, func(e error) bool { return e.Error() == err.Error() }) { // the directory is asked twice
+				errs = append(errs, err)
+			}
 			continue
 		case !at.IsZero() && off.Abs() > skew:
 			return fmt.Errorf("%w: it shows %s, and the tenant's %s", ErrClock, r.Clock.Now().Format(time.RFC3339), at.Format(time.RFC3339))
