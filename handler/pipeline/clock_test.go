@@ -109,3 +109,23 @@ func TestNothingIsDoneWhileNobodyTellsTheTime(t *testing.T) {
 		w.want(id, "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
 	})
 }
+
+func TestACommandDoesNothingByAWrongClock(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		id := w.signUp(1)
+		w.mustRun(time.Minute)
+		replay := pipeline.ReplayOptions{Users: []signup.UserID{id}, Destinations: []string{"billing"}, State: signup.Associated, Act: true}
+		w.audit.ahead, w.directory.ahead = 24*time.Hour, 24*time.Hour
+		if err := w.engine.Replay(context.Background(), replay); !errors.Is(err, pipeline.ErrClock) {
+			t.Errorf("got %v", err)
+		}
+		everywhere(w, id)
+		w.audit.silent, w.directory.silent = true, true // nobody tells: whoever gives a command looks at a clock
+		w.audit.fail, w.directory.fail = errors.New("unreachable"), errors.New("unreachable")
+		if err := w.engine.Replay(context.Background(), replay); err != nil {
+			t.Error(err)
+		}
+	})
+}
