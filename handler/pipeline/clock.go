@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,12 +27,13 @@ func (r *run) checkClock(ctx context.Context) error {
 		at, err := r.askTime(ctx, d)
 		cancel()
 		switch off := r.Clock.Now().Sub(at); {
-		case at.IsZero() && err != nil:
+		case at.IsZero():
+			err = cmp.Or(err, errors.New("an answer does not say when it was given"))
 			if !slices.ContainsFunc(errs, func(e error) bool { return e.Error() == err.Error() }) { // the directory is asked twice
 				errs = append(errs, err)
 			}
 			continue
-		case !at.IsZero() && off.Abs() > skew:
+		case off.Abs() > skew:
 			return fmt.Errorf("%w: it shows %s, and the tenant's %s", ErrClock, r.Clock.Now().Format(time.RFC3339), at.Format(time.RFC3339))
 		}
 		return nil

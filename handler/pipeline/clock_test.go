@@ -129,3 +129,19 @@ func TestACommandDoesNothingByAWrongClock(t *testing.T) {
 		}
 	})
 }
+
+func TestNoClockIsBelievedThatTheAnswersDoNotConfirm(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		clock := &wrongClock{}
+		clock.by.Store(int64(year))
+		w.engine.Clock = clock
+		w.directory.silent = true // it answers, and does not say when
+		w.mustNotRun(time.Minute)
+		w.audit.silent = true
+		if _, err := w.run(time.Minute); !errors.Is(err, pipeline.ErrNoDetector) {
+			t.Errorf("got %v, want %v", err, pipeline.ErrNoDetector)
+		}
+	})
+}

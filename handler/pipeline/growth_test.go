@@ -122,7 +122,7 @@ type crowd struct {
 
 func (c crowd) Name() string             { return c.name }
 func (c crowd) Retention() time.Duration { return 0 }
-func (c crowd) Served() time.Time        { return time.Time{} }
+func (c crowd) Served() time.Time        { return time.Now() }
 
 func (c crowd) Events(_ context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
 	return func(yield func(signup.Event, error) bool) {
