@@ -79,3 +79,16 @@ func TestBackstopRecords(t *testing.T) {
 		t.Errorf("got %s, %v: the name is in the ledger", b.Name(), b.Retention())
 	}
 }
+
+func TestARecordBetweenTwoWindowsIsPassedOverOnce(t *testing.T) {
+	bad := page("", `{"id":"illegible","createdDateTime":"2026-01-02T03:00:00Z"}`)
+	b := newGraph(t, bad, bad).open().Backstop()
+	for _, w := range []signup.Window{{From: start.Add(-time.Hour), To: start}, {From: start, To: start.Add(time.Hour)}} {
+		if _, err := events(t, b, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := b.(interface{ PassedOver() int64 }).PassedOver(); n != 1 {
+		t.Errorf("it was passed over %d times", n)
+	}
+}

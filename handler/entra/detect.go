@@ -300,6 +300,9 @@ func (s *sieve) userRecord(d *decoder) error {
 	id, invalid := signup.ParseUserID(r.ID)
 	at, bad := time.Parse(time.RFC3339, r.Created)
 	if err != nil || invalid != nil || bad != nil {
+		if exact := (signup.Window{From: s.window.From.Add(slack), To: s.window.To.Add(-slack)}); bad == nil && (at.Before(exact.From) || !at.Before(exact.To)) {
+			return nil // the window beside this one counts it
+		}
 		s.bad = append(s.bad, recordID(r.ID))
 		return nil
 	}
