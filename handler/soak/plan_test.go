@@ -76,7 +76,7 @@ func newPlan(chance *rand.Rand) plan {
 	pl.noFilter, pl.noList = chance.IntN(8) == 0, chance.IntN(8) == 0
 	pl.pageSize = []int{0, 0, 2, 7}[chance.IntN(4)]
 	pl.signUps = chance.IntN(3) == 0
-	if chance.IntN(8) == 0 {
+	if chance.IntN(5) == 0 {
 		// As likely when detectors still show everybody as when only the census does.
 		pl.loses = time.Duration(chance.Int64N(int64(pl.span + 40*time.Hour)))
 	}
@@ -95,6 +95,9 @@ func newPlan(chance *rand.Rand) plan {
 		pl.calls, pl.writes, pl.deaths, pl.pauses = 0, 0, 0, 0
 		pl.skews[0], pl.skews[1] = pl.skews[0]/6, pl.skews[1]/6
 		pl.troubles = slices.DeleteFunc(pl.troubles, func(t trouble) bool { return !slices.Contains(destinations, t.system) })
+		// Runs that take their time have to renew the lease.
+		pl.burst = chance.IntN(2) == 0
+		pl.troubles = append(pl.troubles, trouble{[]string{"billing", "newsletter", "crm", "welcome"}[chance.IntN(4)], "slow", 0, pl.span})
 	}
 	if pl.pauses > 0 || pl.quiet { // for somebody to take the lease, or not to
 		pl.troubles = append(pl.troubles, trouble{"second", "timer", 0, pl.span})
