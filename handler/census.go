@@ -170,13 +170,13 @@ func printCensus(s system, c pipeline.Census, asJSON bool) error {
 		waiting = "one since " + at(c.OldestPending)
 	}
 	fmt.Fprintf(t, "pending\t%d\t%s\n", c.Pending, waiting)
-	fmt.Fprintf(t, "skipped\t%d\t%s\n", total(c.Skipped), tallies(c.Skipped))
-	fmt.Fprintf(t, "failed\t%d\t%s\n", total(c.Failed), tallies(c.Failed))
+	fmt.Fprintf(t, "skipped\t%d\t%s\n", pipeline.Total(c.Skipped), tallies(c.Skipped))
+	fmt.Fprintf(t, "failed\t%d\t%s\n", pipeline.Total(c.Failed), tallies(c.Failed))
 	fmt.Fprintf(t, "forgotten\t%d\t\n", c.Forgotten)
 	fmt.Fprintf(t, "backfilled\t%d\t%s\n", c.Backfilled, taken(c, c.Backfilled, "older than the detectors' work"))
 	fmt.Fprintf(t, "missing\t%d\t%s\n", c.Missing, taken(c, c.Missing, "shown by no detector"))
 	fmt.Fprintf(t, "opened again\t%d\tredeemed %d, restored %d\n", c.Redeemed+c.Restored, c.Redeemed, c.Restored)
-	fmt.Fprintf(t, "destination added\t%d\t%s\n", total(c.Added), tallies(c.Added))
+	fmt.Fprintf(t, "destination added\t%d\t%s\n", pipeline.Total(c.Added), tallies(c.Added))
 	fmt.Fprintf(t, "passed over\t%d\trecords that could not be decoded\n", c.PassedOver)
 	if len(c.Detectors) > 0 {
 		fmt.Fprint(t, "\nFIRST SEEN BY\tUSERS\tHOW LATE\n")
@@ -222,18 +222,10 @@ func closing(c pipeline.Census) string {
 	switch {
 	case !c.Acted:
 		return "Nothing was changed: add --yes to do it."
-	case c.Missing+c.Backfilled+c.Redeemed+c.Restored+total(c.Added) > 0:
+	case c.Missing+c.Backfilled+c.Redeemed+c.Restored+pipeline.Total(c.Added) > 0:
 		return "The certificate is stored. The next runs bring who was taken in or opened again."
 	}
 	return "The certificate is stored: nobody was missing."
-}
-
-func total(list []pipeline.Tally) int {
-	n := 0
-	for _, t := range list {
-		n += t.Users
-	}
-	return n
 }
 
 func tallies(list []pipeline.Tally) string {

@@ -260,7 +260,7 @@ func (r *localReport) print(w io.Writer, l *local) error {
 	}
 	fmt.Fprintf(t, "ledger transactions\t%d\t%.2f a user, and %d notes, in %d runs\n", r.LedgerTransactions, float64(r.LedgerTransactions)/users, r.LedgerNotes, r.Runs)
 	fmt.Fprintf(t, "census\t%d\tassociated %d, skipped %d, failed %d, pending %d, missing %d\n", r.Census.Users, r.Census.Associated,
-		total(r.Census.Skipped), total(r.Census.Failed), r.Census.Pending, r.Census.Missing)
+		pipeline.Total(r.Census.Skipped), pipeline.Total(r.Census.Failed), r.Census.Pending, r.Census.Missing)
 	fmt.Fprintf(t, "lost, repeated\t%d, %d\n", r.Lost, r.Repeated)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Elapsed)
 	if err := t.Flush(); err != nil {

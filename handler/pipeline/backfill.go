@@ -30,7 +30,7 @@ func (e *Engine) Backfill(ctx context.Context, since time.Time) error {
 		if r.state.note, err = putNote(ctx, r.Ledger, r.state.note, r.state.body); err != nil {
 			return fmt.Errorf("write the state: %w", err)
 		}
-		progress, _, err := readCensus(ctx, r.Ledger, censusNote)
+		progress, err := r.readNote(ctx, censusNote, &Census{})
 		if err != nil {
 			return err
 		}

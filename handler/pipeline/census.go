@@ -64,7 +64,8 @@ func (e *Engine) Census(ctx context.Context, t Trigger, o CensusOptions) (Census
 
 // LastCensus is the certificate of the last census that came to its end; without an ID if there is none.
 func (e *Engine) LastCensus(ctx context.Context) (Census, error) {
-	_, last, err := readCensus(ctx, e.Ledger, certificateNote)
+	var last Census
+	_, err := e.readNote(ctx, certificateNote, &last)
 	return last, err
 }
 
@@ -83,21 +84,13 @@ type counting struct {
 	some     []signup.UserID // the first of them
 }
 
-func readCensus(ctx context.Context, l signup.Ledger, name string) (n signup.Note, c Census, err error) {
-	if n, err = l.Note(ctx, name); err != nil {
-		return n, c, err // which names the note
-	}
-	n.Name = name
-	return n, c, decodeNote(n, &c)
-}
-
 // begin finds the census to go on with, or begins one. If there is nothing to do the census says why.
 func (c *counting) begin(ctx context.Context) (open bool, err error) {
 	var under, last Census
-	if c.progress, under, err = readCensus(ctx, c.Ledger, censusNote); err != nil {
+	if c.progress, err = c.readNote(ctx, censusNote, &under); err != nil {
 		return false, err
 	}
-	if c.last, last, err = readCensus(ctx, c.Ledger, certificateNote); err != nil {
+	if c.last, err = c.readNote(ctx, certificateNote, &last); err != nil {
 		return false, err
 	}
 	underWay := under.ID != "" && under.ID != last.ID
@@ -109,12 +102,8 @@ func (c *counting) begin(ctx context.Context) (open bool, err error) {
 	if err := c.checkClock(ctx); err != nil {
 		return false, err
 	}
-	n, err := c.Ledger.Note(ctx, stateNote)
-	if err != nil {
-		return false, fmt.Errorf("read the state: %w", err)
-	}
 	var body stateBody
-	if err := decodeNote(n, &body); err != nil {
+	if _, err := c.readNote(ctx, stateNote, &body); err != nil {
 		return false, err
 	}
 	if body.Since.IsZero() {

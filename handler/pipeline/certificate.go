@@ -87,7 +87,7 @@ const stateMissing = "missing"
 
 // CheckSum is an error unless every user is counted exactly once.
 func (c Census) CheckSum() error {
-	sum := c.Before + c.Associated + c.Pending + c.Forgotten + c.Backfilled + c.Missing + sumOf(c.Skipped) + sumOf(c.Failed)
+	sum := c.Before + c.Associated + c.Pending + c.Forgotten + c.Backfilled + c.Missing + Total(c.Skipped) + Total(c.Failed)
 	if sum != c.Users {
 		return fmt.Errorf("add up the census: %d users were walked, and %d are accounted for", c.Users, sum)
 	}
@@ -104,8 +104,8 @@ func (c Census) CheckSum() error {
 	return nil
 }
 
-// sumOf is the number of users in a list of tallies.
-func sumOf(list []Tally) int {
+// Total is the number of users in a list of tallies.
+func Total(list []Tally) int {
 	n := 0
 	for _, t := range list {
 		n += t.Users

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -43,7 +42,10 @@ func (e *Engine) Explain(ctx context.Context, id signup.UserID) (Explanation, er
 	x := Explanation{User: id, Now: e.Clock.Now(), Detectors: []DetectorMark{}}
 	var state stateBody
 	var lease leaseBody
-	if err := errors.Join(e.readNote(ctx, stateNote, &state), e.readNote(ctx, leaseNote, &lease)); err != nil {
+	if _, err := e.readNote(ctx, stateNote, &state); err != nil {
+		return x, err
+	}
+	if _, err := e.readNote(ctx, leaseNote, &lease); err != nil {
 		return x, err
 	}
 	x.Since = state.Since
@@ -89,14 +91,4 @@ func (e *Engine) waitOf(row signup.Row, a signup.Association, breakers []namedBr
 		}
 	}
 	return w
-}
-
-// readNote reads a note; one that was never written leaves the body as it is.
-func (e *Engine) readNote(ctx context.Context, name string, body any) error {
-	n, err := e.Ledger.Note(ctx, name)
-	if err != nil {
-		return err
-	}
-	n.Name = name
-	return decodeNote(n, body)
 }

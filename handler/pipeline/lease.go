@@ -44,15 +44,11 @@ type leaseBody struct {
 
 // takeLease takes the run lease, or finds another run alive (Summary.Busy).
 func (r *run) takeLease(ctx context.Context) error {
-	n, err := r.Ledger.Note(ctx, leaseNote)
-	if err != nil {
-		return fmt.Errorf("read the run lease: %w", err)
-	}
 	var body leaseBody
-	if err := decodeNote(n, &body); err != nil {
+	n, err := r.readNote(ctx, leaseNote, &body)
+	if err != nil {
 		return err
 	}
-	n.Name = leaseNote
 	// No lease is longer: one that ends later is from a clock that was wrong, and keeps nobody away.
 	if body.Owner != "" && r.start.Before(body.Expires) && !body.Expires.After(r.start.Add(leaseTime+skew)) {
 		r.sum.Busy = true
@@ -158,16 +154,12 @@ func (r *run) renew(ctx context.Context) {
 
 // ownNote reads the lease's note if this run still has the lease.
 func (r *run) ownNote(ctx context.Context) (signup.Note, error) {
-	n, err := r.Ledger.Note(ctx, leaseNote)
-	if err != nil {
-		return n, err
-	}
-	n.Name = leaseNote
 	var body leaseBody
-	if err := decodeNote(n, &body); err != nil || body.Owner != r.id {
-		return n, errors.Join(err, ErrLeaseLost)
+	n, err := r.readNote(ctx, leaseNote, &body)
+	if err == nil && body.Owner != r.id {
+		err = ErrLeaseLost
 	}
-	return n, nil
+	return n, err
 }
 
 // end saves the breakers, frees the lease and leaves the summary in it.
@@ -242,16 +234,11 @@ type namedBreaker struct {
 
 // loadState reads the state and brings the configured destinations into it.
 func (r *run) loadState(ctx context.Context) error {
-	n, err := r.Ledger.Note(ctx, stateNote)
-	if err != nil {
-		return fmt.Errorf("read the state: %w", err)
-	}
-	n.Name = stateNote
-	r.state.note = n
-	if err := decodeNote(n, &r.state.body); err != nil {
+	b := &r.state.body
+	var err error
+	if r.state.note, err = r.readNote(ctx, stateNote, b); err != nil {
 		return err
 	}
-	b := &r.state.body
 	changed := false
 	if b.Since.IsZero() {
 		b.Since, changed = r.start.Add(-r.Settings.FirstLookBack), true
@@ -292,6 +279,16 @@ func (r *run) saveState(ctx context.Context) error {
 		return fmt.Errorf("write the breakers: %w", err)
 	}
 	return nil
+}
+
+// readNote reads a note; one that was never written leaves the body as it is.
+func (e *Engine) readNote(ctx context.Context, name string, body any) (signup.Note, error) {
+	n, err := e.Ledger.Note(ctx, name)
+	if err != nil {
+		return n, err // which names the note
+	}
+	n.Name = name
+	return n, decodeNote(n, body)
 }
 
 func decodeNote(n signup.Note, into any) error {

@@ -37,12 +37,8 @@ func late(l Lags, overlap time.Duration) bool {
 func (e *Engine) Matrix(ctx context.Context) ([]DetectorStatus, error) {
 	all := make([]DetectorStatus, len(e.Detectors))
 	for i, d := range e.Detectors {
-		n, err := e.Ledger.Note(ctx, markNote(d.Name()))
 		var m mark
-		if err == nil {
-			err = decodeNote(n, &m)
-		}
-		if err != nil {
+		if _, err := e.readNote(ctx, markNote(d.Name()), &m); err != nil {
 			return nil, fmt.Errorf("read the watermark of %s: %w", d.Name(), err)
 		}
 		all[i] = DetectorStatus{Name: d.Name(), Watermark: m.Watermark, Seen: m.Seen, Recent: m.recent()}

@@ -33,13 +33,9 @@ func (w *watch) open(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		w.turn = time.Until(deadline)
 	}
-	n, err := w.run.Ledger.Note(ctx, markNote(w.d.Name()))
-	if err != nil {
-		return fmt.Errorf("read the watermark: %w", err)
-	}
-	n.Name = markNote(w.d.Name())
-	w.note = n
-	return decodeNote(n, &w.mark)
+	var err error
+	w.note, err = w.run.readNote(ctx, markNote(w.d.Name()), &w.mark)
+	return err
 }
 
 // save writes the note, with what was counted since the last time.
