@@ -1,12 +1,17 @@
 package pipeline_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
@@ -207,5 +212,109 @@ func TestWhoIsForNobodyGetsNoDestination(t *testing.T) {
 			t.Errorf("got %+v", c)
 		}
 		w.want(id, "crm: skipped origin", "profile: skipped origin")
+	})
+}
+
+func TestWhomARunInsertsInTheMeantimeIsNotMissing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newCensusWorld(t, oneDestination())
+		time.Sleep(time.Minute)
+		w.unseen(1)
+		w.unseen(2)
+		w.mustRun(3 * time.Hour)
+		w.engine.Ledger = &laterInserts{Ledger: w.ledger}
+		if c := w.certify(); c.Users != 2 || c.Missing != 1 || c.Pending != 1 {
+			t.Errorf("got %+v", c)
+		}
+	})
+}
+
+func TestBackfillDuringACensusBeginsItAnew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.withRegister()
+		time.Sleep(10 * 24 * time.Hour)
+		since := time.Now()
+		w.signUp(1)
+		time.Sleep(100 * 24 * time.Hour)
+		w.mustRun(0)
+		w.mustRun(3 * time.Hour)
+		c, err := w.census(pipeline.CensusOptions{Act: true, Show: func(c pipeline.Census) {
+			if c.Before == 1 && c.Since.After(since) {
+				if err := w.engine.Backfill(context.Background(), since); err != nil {
+					t.Error(err)
+				}
+			}
+		}})
+		if err != nil || !c.Busy || !c.Ended.IsZero() {
+			t.Fatalf("the one under way: got %+v, %v", c, err)
+		}
+		if c, err = w.census(pipeline.CensusOptions{Act: true}); err != nil || c.Backfilled != 1 || c.Before != 0 || c.Ended.IsZero() {
+			t.Errorf("got %+v, %v", c, err)
+		}
+	})
+}
+
+// shifted is a clock that is wrong.
+type shifted struct {
+	signup.ScaledClock
+	by time.Duration
+}
+
+func (s shifted) Now() time.Time { return s.ScaledClock.Now().Add(s.by) }
+
+func TestAClockThatWasWrongKeepsNoCensusWaiting(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newCensusWorld(t, oneDestination())
+		time.Sleep(time.Minute)
+		w.signUp(1)
+		w.mustRun(3 * time.Hour)
+		w.engine.Clock = shifted{by: 300 * 24 * time.Hour}
+		if _, err := w.census(pipeline.CensusOptions{Act: true}); !errors.Is(err, pipeline.ErrClock) {
+			t.Errorf("got %v, want %v", err, pipeline.ErrClock)
+		}
+		w.engine.Clock = w.clock
+		if c, err := w.census(pipeline.CensusOptions{Act: true}); err != nil || c.Idle != "" || c.Users != 1 {
+			t.Errorf("got %+v, %v", c, err)
+		}
+	})
+}
+
+func TestACertificateNamesAsManyUsersAsFit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newCensusWorld(t, oneDestination())
+		name := strings.Repeat("a-long-name-", 5)
+		w.configure(pipeline.Spec{})
+		time.Sleep(time.Minute)
+		for n := range 1000 {
+			w.unseen(n)
+		}
+		w.mustRun(3 * time.Hour)
+		w.withRegister()
+		c := w.certify()
+		if c.Missing != 1000 || len(c.Exceptions)+c.Unnamed != 1000 || len(c.Exceptions) != 100 {
+			t.Errorf("got %d missing, %d named and %d not", c.Missing, len(c.Exceptions), c.Unnamed)
+		}
+		for row, err := range w.ledger.All(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			row.Detected = row.At
+			row = row.Add(name, row.At).SettleAll(signup.Failed, name, "", row.At)
+			row.Associations[0].Reason = fmt.Sprint(name, row.User[34:])
+			w.put(row)
+		}
+		c = w.certify()
+		n, err := w.ledger.Note(t.Context(), "certificate")
+		var stored pipeline.Census
+		if err = errors.Join(err, json.NewDecoder(bytes.NewReader(n.Body)).Decode(&stored)); err != nil || len(n.Body) > 30_000 {
+			t.Fatalf("%d bytes, %v", len(n.Body), err)
+		}
+		if len(stored.Exceptions)+stored.Unnamed != 1000 || stored.CheckSum() != nil || len(stored.Failed) != 100 {
+			t.Errorf("stored: %d named and %d not, %d reasons; %v", len(stored.Exceptions), stored.Unnamed, len(stored.Failed), stored.CheckSum())
+		}
+		if diff := cmp.Diff(stored.Failed, c.Failed); diff != "" {
+			t.Error(diff)
+		}
 	})
 }
