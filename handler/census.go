@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,7 +17,14 @@ import (
 type censusCommand struct {
 	Yes  bool `help:"Take in who is missing, and store the certificate; otherwise everyone is only counted."`
 	Last bool `help:"Show the stored certificate instead."`
-	JSON bool `help:"Print one JSON object."`
+	JSON bool `name:"json" help:"Print one JSON object; progress goes to stderr."`
+}
+
+const helpOfCensusExits = "Exit codes: 0 nobody was missing; 1 somebody was, or is, or it did not come to the end; 2 the command line or the configuration is wrong, and nothing was begun."
+
+// Help is shown by `handler census --help`.
+func (censusCommand) Help() string {
+	return "It asks the tenant for everyone and the ledger for each, beside the runs, and holds no lease. TakeCensus does the same with --yes once a day. docs/operations.md explains the lines.\n\n" + helpOfCensusExits
 }
 
 // Run counts everyone in the tenant, or shows what the last census came to.
@@ -50,8 +56,12 @@ func (c censusCommand) Run(ctx context.Context, s system) error {
 
 type backfillCommand struct {
 	Since string `required:"" placeholder:"DATE" help:"From then on: 2026-01-31, or a time such as 2026-01-31T08:00:00Z."`
-	Yes   bool   `help:"Do it; otherwise only the plan is shown."`
-	JSON  bool   `help:"Print one JSON object."`
+	acting
+}
+
+// Help is shown by `handler backfill --help`.
+func (backfillCommand) Help() string {
+	return "Without --yes a census counts as if, and nothing is changed. With it the date is noted under the run lease, which is waited for, and a census takes everyone in; when that is stopped, TakeCensus goes on with it. The next runs bring them, with a look before anything is made. It cannot be taken back.\n\n" + helpOfCensusExits
 }
 
 // Run brings those who signed up since then: a census counts or takes them in, and the next runs associate them.
@@ -72,9 +82,11 @@ func (c backfillCommand) Run(ctx context.Context, s system) error {
 	}
 	o := pipeline.CensusOptions{Act: c.Yes}
 	if c.Yes {
-		newProgress(s, c.JSON).say("Waiting for the run lease: longer while a run is at work.")
-		if err := a.engine.Backfill(ctx, since); err != nil {
+		newProgress(s, c.JSON).say(takingLease)
+		if err := a.engine.Backfill(ctx, since); errors.Is(err, pipeline.ErrNoRun) {
 			return err
+		} else if err != nil {
+			return errors.Join(err, errors.New("backfill did not come to the end: run it again to finish"))
 		}
 	} else {
 		o.Since = since
@@ -99,16 +111,6 @@ func parseDate(text string) (time.Time, error) {
 		return t, errors.New("no tenant is older than the year 2000")
 	}
 	return t.UTC(), nil
-}
-
-// openCommand wires the program for a command whose stdout is its own; what there is to log beside it concerns only
-// whoever looks.
-func openCommand(s system) (*app, error) {
-	a, err := openApp(s.getenv, slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if err != nil {
-		return nil, refusal{err}
-	}
-	return a, nil
 }
 
 // takeWhole takes a census to its end. One that is under way is finished, if it is to act; otherwise it is a new one.

@@ -38,16 +38,27 @@ type operation struct {
 	counts any // printed by --json beside the users
 }
 
+const takingLease = "Taking the run lease; a run that is at work is waited for."
+
 func (a acting) begin(s system, name string, does pipeline.Fate, nobody, after string) *operation {
 	o := &operation{acting: a, name: name, does: does, nobody: nobody, after: after, out: s.stdout, show: newProgress(s, a.JSON), fates: map[pipeline.Fate]int{}, users: []any{}}
 	if a.Yes {
-		o.show.say("Taking the run lease; a run that is at work is waited for.")
+		o.show.say(takingLease)
 	}
 	return o
 }
 
-// openForUsers opens the app and takes the object ids. What there is to log beside a command's own output concerns only
+// openCommand wires the program for a command whose stdout is its own; what there is to log beside it concerns only
 // whoever looks.
+func openCommand(s system) (*app, error) {
+	a, err := openApp(s.getenv, slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		return nil, refusal{err}
+	}
+	return a, nil
+}
+
+// openForUsers opens the app and takes the object ids.
 func openForUsers(s system, texts []string) (*app, []signup.UserID, error) {
 	var users []signup.UserID
 	var errs []error
@@ -58,7 +69,7 @@ func openForUsers(s system, texts []string) (*app, []signup.UserID, error) {
 		}
 		users = append(users, id)
 	}
-	a, err := openApp(s.getenv, slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	a, err := openCommand(s)
 	if errs = append(errs, err); errors.Join(errs...) == nil {
 		return a, users, nil
 	}
