@@ -139,8 +139,10 @@ func explainAssociation(a signup.Association, r signup.Row, x pipeline.Explanati
 		add("%s since %s%s", a.State, when(a.Settled), account(", was account ", a))
 		add("because: %s", reasonText(a))
 	}
-	if a.FirstTry.IsZero() {
-		add("never tried%s", map[bool]string{true: " since it was reopened", false: ""}[a.State == signup.Pending && r.Unsure])
+	if a.FirstTry.IsZero() && !a.Opened.IsZero() {
+		add("not tried since it was opened again or added, %s", when(a.Opened))
+	} else if a.FirstTry.IsZero() {
+		add("never tried")
 	} else if a.State == signup.Pending {
 		add("first try %s; until %s it is tried again", when(a.FirstTry), when(a.FirstTry.Add(signup.Horizon)))
 	} else {

@@ -147,7 +147,7 @@ func TestOperatingASimulatedTenant(t *testing.T) {
 		t.Errorf("the plan has changed %v to %v", failed, still)
 	}
 	p.want(exitFailed, []string{"replay", "--yes", "--user", stranger, "--user", one}, stranger+"  absent", one+"  reopened", "reopened 1, absent 1. The next run works", "1 users are not in the ledger; 'handler explain ID'")
-	p.want(exitOK, []string{"explain", one}, one+" is pending.", "unsure", "due since ", "never tried since it was reopened", "waits for billing")
+	p.want(exitOK, []string{"explain", one}, one+" is pending.", "unsure", "due since ", "not tried since it was opened again or added", "waits for billing")
 	var report struct {
 		Acted  bool
 		Users  []struct{ User, State string }
