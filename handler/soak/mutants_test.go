@@ -173,7 +173,7 @@ func (m mutant) find(dir string) (by string, seeds int, err error) {
 	if err := os.WriteFile(overlay, replace, 0o644); err != nil {
 		return "", 0, err
 	}
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", 0, fmt.Errorf("build: %w\n%s", err, out)

@@ -91,7 +91,7 @@ func newPlan(chance *rand.Rand) plan {
 		pl.troubles = append(pl.troubles, trouble{k.system, k.how[chance.IntN(len(k.how))], from, from + length})
 	}
 	if pl.quiet = chance.IntN(5) == 0; pl.quiet {
-		pl.steady, pl.loses = true, 0
+		pl.loses = 0
 		pl.calls, pl.writes, pl.deaths, pl.pauses = 0, 0, 0, 0
 		pl.skews[0], pl.skews[1] = pl.skews[0]/6, pl.skews[1]/6
 		pl.troubles = slices.DeleteFunc(pl.troubles, func(t trouble) bool { return !slices.Contains(destinations, t.system) })
