@@ -1,0 +1,202 @@
+package pipeline
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"signup-sync/handler/signup"
+)
+
+// batch brings up to 15 users, whose intent is durable, to where they belong: one read of their profiles, the
+// destinations, each as soon as it can, one patch a user, one settle.
+func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
+	ids := make([]signup.UserID, len(rows))
+	for i, row := range rows {
+		ids[i] = row.User
+	}
+	users, err := r.users(workCtx, ids)
+	bad := err != nil && codeOf(err) == "bad-answer"
+	if !bad || len(rows) > 1 { // of one alone it speaks of the user, not of the directory
+		r.read(err)
+	}
+	if err != nil {
+		r.log.Warn("profiles not read", "users", len(rows), "err", err)
+		if len(rows) > 1 && bad { // one profile that nobody can read is not to hold the others
+			for _, row := range rows {
+				r.batch(ctx, workCtx, []signup.Row{row})
+			}
+			return
+		}
+	}
+	var changes []change
+	var jobs []*job
+	for _, row := range rows {
+		switch j, after := r.prepare(row, users, err); {
+		case j != nil:
+			jobs = append(jobs, j)
+		default:
+			changes = append(changes, change{row, after})
+		}
+	}
+	if len(jobs) > 0 && len(r.Destinations) > 0 {
+		r.destinations(ctx, workCtx, jobs)
+	}
+	r.Each(len(jobs), func(i int) { r.patch(workCtx, jobs[i]) })
+	now := r.Clock.Now()
+	for _, j := range jobs {
+		changes = append(changes, change{j.row, j.saved.Settle(now, j.list(), r.jitter)})
+	}
+	r.settle(ctx, changes)
+}
+
+// hurry is how long a destination that has brought its users in waits for the others of their batch before the ledger
+// learns of it.
+const hurry = 2 * time.Second
+
+// destinations works each destination as soon as those are done whose accounts it needs. While one takes its time the
+// ledger learns what others have brought: a destination that hangs is not to make the others' users late.
+func (r *run) destinations(ctx, workCtx context.Context, jobs []*job) {
+	n := len(r.Destinations)
+	done := make(map[string]chan struct{}, n)
+	for _, d := range r.Destinations {
+		done[d.Name] = make(chan struct{})
+	}
+	waiting, over := context.WithCancel(workCtx)
+	defer over()
+	var left atomic.Int64
+	left.Store(int64(n))
+	r.Each(n+1, func(i int) {
+		if i == n {
+			for r.Clock.Sleep(waiting, hurry) == nil {
+				r.learn(ctx, jobs, done)
+			}
+			return
+		}
+		name := r.Destinations[i].Name
+		defer func() {
+			close(done[name])
+			if left.Add(-1) == 0 {
+				over()
+			}
+		}()
+		for _, needed := range r.Mapping.Needs(name) {
+			<-done[needed]
+		}
+		r.associate(workCtx, name, jobs)
+	})
+}
+
+// learn writes down what destinations that are done have brought. The intent stays open, for the others.
+func (r *run) learn(ctx context.Context, jobs []*job, done map[string]chan struct{}) {
+	now := r.Clock.Now()
+	var rows []signup.Row
+	for _, j := range jobs {
+		var outcomes []signup.Outcome
+		for _, d := range r.Destinations {
+			select {
+			case <-done[d.Name]:
+				a, _ := j.saved.Association(d.Name)
+				if o := j.outcome(d.Name); a.State == signup.Pending && o != nil && !o.NotStarted && o.Err == nil {
+					outcomes = append(outcomes, *o)
+				}
+			default:
+			}
+		}
+		if len(outcomes) > 0 {
+			row := j.saved.Learn(now, outcomes, r.jitter)
+			row.Owner = r.id
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	written, err := r.Ledger.Replace(ctx, rows)
+	if err != nil {
+		r.log.Info("what is done so far was not written; it is when the others are done", "users", len(rows), "err", err)
+		written = r.stillOurs(ctx, rows) // as far as it was, and only the answer is lost, the last write goes over it
+	}
+	for _, row := range written {
+		jobs[slices.IndexFunc(jobs, func(j *job) bool { return j.row.User == row.User })].saved = row
+	}
+}
+
+// stillOurs reads again the rows in which this run's intent is open.
+func (r *run) stillOurs(ctx context.Context, rows []signup.Row) []signup.Row {
+	ids := make([]signup.UserID, len(rows))
+	for i, row := range rows {
+		ids[i] = row.User
+	}
+	current, err := r.Ledger.Get(ctx, ids)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(current, func(row signup.Row) bool { return row.Owner != r.id || row.Intent.IsZero() })
+}
+
+// users reads profiles; a panic at one of them is an answer that cannot be decoded.
+func (r *run) users(ctx context.Context, ids []signup.UserID) (users map[signup.UserID]signup.User, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked("directory", v)
+			users, err = nil, &signup.Error{Class: signup.Transient, Code: "bad-answer"}
+		}
+	}()
+	return r.Directory.Users(ctx, ids)
+}
+
+// prepare decides what one read profile means: the row's next state if there is nothing to associate, else a job.
+func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readErr error) (*job, signup.Row) {
+	now := r.Clock.Now()
+	if readErr != nil && codeOf(readErr) == "bad-answer" { // of this user alone: it counts as a try
+		var outcomes []signup.Outcome
+		for _, a := range row.Associations {
+			if a.State == signup.Pending && !a.Next.After(row.Intent) {
+				outcomes = append(outcomes, signup.Outcome{Destination: a.Destination, Err: readErr})
+			}
+		}
+		return nil, row.Settle(now, outcomes, r.jitter)
+	}
+	if readErr != nil {
+		return nil, row.Postpone(now, max(retryAfter(readErr), r.jitter(10*time.Second)))
+	}
+	u, ok := users[row.User]
+	if !ok {
+		return nil, r.missing(row, now)
+	}
+	row.Missing = time.Time{}
+	if row.Origin == "" || row.Origin == signup.Unknown {
+		row.Origin, row.Evidence = signup.Classify(u)
+	}
+	switch {
+	case row.Origin == signup.Unknown:
+		return nil, row.SettleAll(signup.Failed, "origin-unknown", row.Evidence, now)
+	case !slices.Contains(r.Settings.Origins, row.Origin):
+		return nil, row.SettleAll(signup.Skipped, reasonOrigin, "", now)
+	case row.Origin == signup.Invitation && u.ExternalUserState == "PendingAcceptance":
+		return nil, row.SettleAll(signup.Skipped, reasonNotRedeemed, "", now)
+	}
+	j := &job{row: row, saved: row, user: u, order: append(slices.Concat(r.waves()...), signup.Profile)}
+	j.outcomes = make([]*signup.Outcome, len(j.order))
+	for _, a := range row.Associations {
+		if !slices.Contains(j.order, a.Destination) {
+			j.order = append(j.order, a.Destination)
+			j.outcomes = append(j.outcomes, skip(a.Destination, reasonRemoved, ""))
+		}
+	}
+	return j, row
+}
+
+// missing is for a user whom the directory does not have: replication at first, then deleted.
+func (r *run) missing(row signup.Row, now time.Time) signup.Row {
+	if row.Missing.IsZero() {
+		row.Missing = now
+	}
+	gone := now.Sub(row.Missing)
+	if gone >= replication {
+		return row.SettleAll(signup.Skipped, reasonDeleted, "", now)
+	}
+	return row.Postpone(now, min(max(gone/2, 5*time.Second), 5*time.Minute))
+}
