@@ -186,6 +186,16 @@ func printCensus(s system, c pipeline.Census, asJSON bool) error {
 	for _, d := range c.Detectors {
 		fmt.Fprintf(t, "%s\t%d\tp50 %s, p99 %s, at most %s\n", d.Detector, d.Users, span(d.Lags.Quantile(0.50)), span(d.Lags.Quantile(0.99)), span(d.Lags.Most))
 	}
+	if len(c.Matrix) > 0 {
+		fmt.Fprint(t, "\nDETECTOR\tFIRST\tAFTER OTHERS\tHOW LATE\n")
+	}
+	for _, d := range c.Matrix {
+		var after []string
+		for _, a := range d.Seen.Also {
+			after = append(after, fmt.Sprintf("%s %d", a.Detector, a.Users))
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\tp50 %s, p99 %s, lately\n", d.Name, d.Seen.First, cmp.Or(strings.Join(after, ", "), "0"), span(d.Recent.Quantile(0.50)), span(d.Recent.Quantile(0.99)))
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}

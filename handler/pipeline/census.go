@@ -300,11 +300,14 @@ func (c *counting) store(ctx context.Context, next Census) error {
 func (c *counting) finish(ctx context.Context) error {
 	done := c.census
 	done.Ended = c.Clock.Now()
+	var err error
+	if done.Matrix, err = c.Engine.Matrix(ctx); err != nil {
+		return err
+	}
 	if !c.Act {
 		c.census = done
 		return done.CheckSum()
 	}
-	var err error
 	if c.last.Body, err = done.encode(); err != nil {
 		return err
 	}

@@ -203,6 +203,16 @@ func TestACensusHasEveryoneOnce(t *testing.T) {
 		if n != 59 {
 			t.Errorf("%d users were seen by detectors, want 59: %+v", n, c.Detectors)
 		}
+		first, also := 0, 0
+		for _, d := range c.Matrix {
+			first += d.Seen.First
+			for _, a := range d.Seen.Also {
+				also += a.Users
+			}
+		}
+		if first != 61 || also != 61 { // the last one is in it
+			t.Errorf("the matrix has %d seen first and %d after another, want 61 of each: %+v", first, also, c.Matrix)
+		}
 	})
 }
 

@@ -49,10 +49,11 @@ type Census struct {
 	Added      []Tally `json:"added,omitempty"` // … given a destination that their row lacked
 	PassedOver int64   `json:"passedOver"`      // records of the directory that could not be decoded: of nobody above
 
-	Detectors     []FirstSeen `json:"detectors,omitempty"`    // who of the above was seen first by which detector
-	OldestPending time.Time   `json:"oldestPending,omitzero"` // since when somebody is pending
-	Exceptions    []Exception `json:"exceptions,omitempty"`   // missing, then failed, then pending for more than a day
-	Unnamed       int         `json:"unnamed,omitempty"`      // exceptions beyond those
+	Detectors     []FirstSeen      `json:"detectors,omitempty"`    // who of the above was seen first by which detector
+	Matrix        []DetectorStatus `json:"matrix,omitempty"`       // whom each detector has shown, first or after which other, when the census ended
+	OldestPending time.Time        `json:"oldestPending,omitzero"` // since when somebody is pending
+	Exceptions    []Exception      `json:"exceptions,omitempty"`   // missing, then failed, then pending for more than a day
+	Unnamed       int              `json:"unnamed,omitempty"`      // exceptions beyond those
 
 	Idle string `json:"idle,omitempty"` // why nothing was done
 	Busy bool   `json:"busy,omitempty"` // another census is under way and has gone on

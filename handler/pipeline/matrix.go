@@ -11,11 +11,11 @@ import (
 
 // DetectorStatus is how far a detector is, and whom it has shown: first, or after which other.
 type DetectorStatus struct {
-	Name      string
-	Watermark time.Time // zero = not read yet
-	Gaps      []signup.Window
-	Seen      Sightings // since the installation
-	Recent    Lags      // of the latest thousand or two
+	Name      string          `json:"name"`
+	Watermark time.Time       `json:"watermark,omitzero"` // zero = not read yet
+	Gaps      []signup.Window `json:"gaps,omitempty"`
+	Seen      Sightings       `json:"seen"`   // since the installation
+	Recent    Lags            `json:"recent"` // of the latest thousand or two
 }
 
 const (
