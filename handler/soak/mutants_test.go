@@ -17,7 +17,7 @@ import (
 var (
 	mutants    = flag.Bool("mutants", false, "build the program with each deliberate fault, and see that it is caught")
 	only       = flag.String("only", "", "with -mutants: those whose name has this in it")
-	skipped    = flag.Int("skip", 0, "with -mutants: leave out so many")
+	skipped    = flag.Int("from", 0, "with -mutants: leave out so many at the beginning")
 	mostSeeds  = flag.Int("most", 200, "with -mutants: how many seeds a fault may take")
 	untilFound = flag.Bool("until-found", false, "stop at the first seed that finds something")
 )
