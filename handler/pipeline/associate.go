@@ -206,28 +206,20 @@ func (e *Engine) destinationNamed(name string) Destination {
 			return d
 		}
 	}
-	panic("pipeline: no destination " + name) // waves names configured ones only
+	panic("pipeline: no destination " + name) // only configured ones are asked for
 }
 
-// waves orders the destinations so that each comes after those whose accounts it needs.
-func (e *Engine) waves() [][]string {
-	var waves [][]string
-	placed := map[string]bool{}
-	for len(placed) < len(e.Destinations) {
-		var wave []string
+// order is the destinations' names, each behind those whose accounts it needs. Compile refuses cycles and unknown names.
+func (e *Engine) order() []string {
+	var order []string
+	placed := func(name string) bool { return slices.Contains(order, name) }
+	for len(order) < len(e.Destinations) {
 		for _, d := range e.Destinations {
-			ready := !placed[d.Name]
-			for _, n := range e.Mapping.Needs(d.Name) {
-				ready = ready && placed[n]
-			}
-			if ready {
-				wave = append(wave, d.Name)
+			waits := slices.ContainsFunc(e.Mapping.Needs(d.Name), func(n string) bool { return !placed(n) })
+			if !placed(d.Name) && !waits {
+				order = append(order, d.Name)
 			}
 		}
-		for _, name := range wave {
-			placed[name] = true
-		}
-		waves = append(waves, wave) // never empty: Compile refuses cycles and unknown names
 	}
-	return waves
+	return order
 }

@@ -178,7 +178,7 @@ func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readE
 	case row.Origin == signup.Invitation && u.ExternalUserState == "PendingAcceptance":
 		return nil, row.SettleAll(signup.Skipped, reasonNotRedeemed, "", now)
 	}
-	j := &job{row: row, saved: row, user: u, order: append(slices.Concat(r.waves()...), signup.Profile)}
+	j := &job{row: row, saved: row, user: u, order: append(r.order(), signup.Profile)}
 	j.outcomes = make([]*signup.Outcome, len(j.order))
 	for _, a := range row.Associations {
 		if !slices.Contains(j.order, a.Destination) {

@@ -38,7 +38,7 @@ type Settings struct {
 	Origins       []signup.Origin // who is associated; everyone else is skipped: origin
 }
 
-// Engine does the job. All fields are to be set; one Run at a time.
+// Engine does the job. All fields are to be set; one Run at a time, beside which a Census may go on.
 type Engine struct {
 	Tenant       string
 	Settings     Settings

@@ -12,7 +12,7 @@ type job struct {
 	row      signup.Row        // with the intent
 	saved    signup.Row        // as it is in the ledger, where some of what follows may be known already
 	user     signup.User       // as the directory has it
-	order    []string          // the destinations, wave after wave, and the profile
+	order    []string          // the destinations, each behind those it needs, and the profile
 	outcomes []*signup.Outcome // in that order; nil = none. Each element is written by one goroutine
 }
 
