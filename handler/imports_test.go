@@ -18,6 +18,7 @@ var arrows = map[string][]string{
 	"handler/functions":               {},
 	"handler/functions/devhost":       {},
 	"handler/entra":                   {"handler/signup"},
+	"handler/identity":                {"handler/signup"},
 	"handler/ledger":                  {"handler/signup"},
 	"handler/ledger/ledgertest":       {"handler/signup"},
 	"handler/connector":               {"handler/signup"},
@@ -30,19 +31,21 @@ var arrows = map[string][]string{
 
 // fences is who may import what is heavy or dangerous to have everywhere.
 var fences = map[string][]string{
-	"github.com/microsoftgraph/":                                        {"handler/entra"},
-	"github.com/microsoft/kiota":                                        {"handler/entra"},
-	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets": {"handler/entra"},
-	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":               {"handler/ledger"},
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue":             {"handler/connector"},
-	"github.com/microsoft/go-mssqldb":                                   {"handler/connector"},
-	"github.com/jackc/":                                                 {"handler/connector"},
-	"github.com/go-sql-driver/":                                         {"handler/connector"},
-	"github.com/golang-jwt/":                                            {"handler/connector"},
-	"github.com/stripe/":                                                {"handler/connector"},
-	"github.com/expr-lang/":                                             {"handler/pipeline"},
-	"github.com/goccy/":                                                 {"handler"},
-	"github.com/alecthomas/":                                            {"handler"},
+	"github.com/microsoftgraph/":                               {"handler/entra"},
+	"github.com/microsoft/kiota":                               {"handler/entra"},
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity":         {"handler/identity", "handler/connector"},
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/": {"handler/identity"},
+	"software.sslmate.com/":                                    {"handler/identity"},
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":      {"handler/ledger"},
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue":    {"handler/connector"},
+	"github.com/microsoft/go-mssqldb":                          {"handler/connector"},
+	"github.com/jackc/":                                        {"handler/connector"},
+	"github.com/go-sql-driver/":                                {"handler/connector"},
+	"github.com/golang-jwt/":                                   {"handler/connector"},
+	"github.com/stripe/":                                       {"handler/connector"},
+	"github.com/expr-lang/":                                    {"handler/pipeline"},
+	"github.com/goccy/":                                        {"handler"},
+	"github.com/alecthomas/":                                   {"handler"},
 }
 
 // plain are the packages that keep to the standard library.

@@ -20,6 +20,7 @@ import (
 	"signup-sync/handler/connector"
 	"signup-sync/handler/entra"
 	"signup-sync/handler/functions"
+	"signup-sync/handler/identity"
 	"signup-sync/handler/ledger"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
@@ -155,10 +156,10 @@ func newHTTPClient(caFile string) (*http.Client, error) {
 
 func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
 	var err error
-	if a.identity, err = entra.NewIdentity(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, a.http); err != nil {
+	if a.identity, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, a.http); err != nil {
 		return err
 	}
-	credential, err := entra.NewCredential(entra.CredentialOptions{
+	credential, err := identity.OpenApp(identity.AppOptions{
 		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: a.http,
 		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: a.identity,
 	})
@@ -183,7 +184,7 @@ func (a *app) openLedger(getenv func(string) string) (err error) {
 		o := ledger.TablesOptions{Tenant: a.env.Tenant, ConnectionString: a.env.Storage.Connection,
 			TableServiceURL: a.env.Storage.Tables, AccountName: a.env.Storage.Account, Transport: a.http}
 		if o.ConnectionString == "" {
-			if o.Credential, err = entra.NewIdentity(getenv("IDENTITY_ENDPOINT") != "", a.env.Storage.Identity, a.http); err != nil {
+			if o.Credential, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Storage.Identity, a.http); err != nil {
 				return err
 			}
 		}

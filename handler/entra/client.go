@@ -286,9 +286,14 @@ func (c *client) native(ctx context.Context, r request, claims string) (*http.Re
 }
 
 // noToken is the outcome of a call for which there is no token. That is everybody's trouble and no answer of Graph's, so
-// it does not have the status, by which a 403 or 404 would be taken for one about the user.
+// it does not have the status, by which a 403 or 404 would be taken for one about the user. The credential says what is
+// wrong; of one that does not, the text is not kept, since it may quote the request.
 func noToken(err error) error {
-	e := *tokenError(err)
+	known, ok := errors.AsType[*signup.Error](err)
+	if !ok {
+		known = &signup.Error{Class: signup.Transient, Code: "no-token", Detail: "the credential gives no token"}
+	}
+	e := *known
 	e.Status = 0
 	return &e
 }

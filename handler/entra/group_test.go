@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/entra"
@@ -278,7 +277,7 @@ func TestGroupRequestsAndRefusals(t *testing.T) {
 func TestATokenThatIsRefusedIsEverybodys(t *testing.T) {
 	for _, status := range []int{400, 403, 404} {
 		g := newGraph(t, answer(204, ""))
-		g.credential.err = &azidentity.AuthenticationFailedError{RawResponse: &http.Response{StatusCode: status, Body: http.NoBody}}
+		g.credential.err = &signup.Error{Class: signup.Systemic, Code: "no-token", Status: status}
 		tenant := g.open()
 		for _, r := range groups(t, tenant, staff).AssociateAll(t.Context(), requests(jane, joan)) {
 			if e, ok := errors.AsType[*signup.Error](r.Err); !ok || e.Class != signup.Systemic || e.Code != "no-token" || e.Status != 0 {

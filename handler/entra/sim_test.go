@@ -1,8 +1,10 @@
 package entra_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,9 +13,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/entra"
+	"signup-sync/handler/identity"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
+
+const (
+	tenantID = "aaaabbbb-0000-4ccc-8111-dddd2222eeee"
+	clientID = "94559aba-b733-468e-aaec-44cc4e7f0b58"
+	aSecret  = "s3cr3t-value"
+)
+
+// onlyLoopback refuses every dial that would leave the machine: a test must not leak a secret.
+func onlyLoopback(c *http.Client) *http.Client {
+	c.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if !strings.HasPrefix(addr, "127.0.0.1:") {
+			return nil, errors.New("dial of " + addr)
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
+	return c
+}
 
 // simulated is the whole way: the token endpoint, the tenant behind Graph, and the package in front of them.
 type simulated struct {
@@ -39,8 +59,8 @@ func simulate(t *testing.T, o sim.TenantOptions, roles ...string) simulated {
 	}
 	t.Cleanup(server.Close)
 	hc := onlyLoopback(server.Client())
-	c, err := entra.NewCredential(entra.CredentialOptions{
-		Kind: entra.Secret, Tenant: tenantID, ClientID: clientID, Secret: aSecret, Authority: server.URL, HTTP: hc,
+	c, err := identity.OpenApp(identity.AppOptions{
+		Kind: identity.Secret, Tenant: tenantID, ClientID: clientID, Secret: aSecret, Authority: server.URL, HTTP: hc,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,16 @@
-package entra
+// Package identity is who the program is: the app's credential in the tenant (a certificate whose key is in Key Vault, a
+// managed identity as a federated credential, or a secret for local tests), its own identity in Azure, and the operator's
+// login where a person runs it.
+//
+// It is the only package that imports azidentity, azsecrets and azkeys, and it knows nothing of Graph, so that its tests
+// build in seconds. Inside the project it imports signup only.
+package identity
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,8 +38,8 @@ const defaultAuthority = "https://login.microsoftonline.com"
 // exchange is the audience that a federated credential's assertion must have.
 const exchange = "api://AzureADTokenExchange/.default"
 
-// CredentialOptions say by what the app proves itself to the tenant.
-type CredentialOptions struct {
+// AppOptions say by what the app proves itself to the tenant.
+type AppOptions struct {
 	Kind      string // Certificate, Federated or Secret; "" is Certificate
 	Tenant    string // the External ID tenant's id
 	ClientID  string // of the app registration
@@ -45,9 +52,9 @@ type CredentialOptions struct {
 	Identity azcore.TokenCredential // this program's own identity in Azure, for Certificate and Federated
 }
 
-// NewCredential makes the app's credential and does no I/O; a certificate is loaded with the first token. All errors in
+// OpenApp makes the app's credential and does no I/O; a certificate is loaded with the first token. All errors in
 // o are reported at once. The credential's own errors are *signup.Error and hold no secret and no assertion.
-func NewCredential(o CredentialOptions) (azcore.TokenCredential, error) {
+func OpenApp(o AppOptions) (azcore.TokenCredential, error) {
 	if o.Kind == "" {
 		o.Kind = Certificate
 	}
@@ -83,7 +90,7 @@ func NewCredential(o CredentialOptions) (azcore.TokenCredential, error) {
 	}
 }
 
-func (o CredentialOptions) check() error {
+func (o AppOptions) check() error {
 	var errs []error
 	require := func(ok bool, text string) {
 		if !ok {
@@ -123,9 +130,9 @@ func clientOptions(hc *http.Client) azcore.ClientOptions {
 	return o
 }
 
-// NewIdentity is who this program is in Azure, for Storage and Key Vault: its managed identity (clientID "" is the
+// OpenOwn is who this program is in Azure, for Storage and Key Vault: its managed identity (clientID "" is the
 // system-assigned one), or the Azure CLI's login where managed is false.
-func NewIdentity(managed bool, clientID string, hc *http.Client) (azcore.TokenCredential, error) {
+func OpenOwn(managed bool, clientID string, hc *http.Client) (azcore.TokenCredential, error) {
 	if !managed {
 		c, err := azidentity.NewAzureCLICredential(nil)
 		if err != nil {
@@ -203,4 +210,10 @@ func identityError(err error) *signup.Error {
 		e.Detail = "the managed identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the app"
 	}
 	return e
+}
+
+// loopback reports that u leads to this machine, where simulators are.
+func loopback(u *url.URL) bool {
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }

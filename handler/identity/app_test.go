@@ -1,4 +1,4 @@
-package entra_test
+package identity_test
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -28,7 +29,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"software.sslmate.com/src/go-pkcs12"
 
-	"signup-sync/handler/entra"
+	"signup-sync/handler/identity"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
@@ -89,14 +90,14 @@ func pemOf(t *testing.T, key crypto.Signer, cert *x509.Certificate) string {
 	return b.String()
 }
 
-// identity is this program's own: a token for the vault, or the assertion.
-type identity struct {
+// own is this program's own: a token for the vault, or the assertion.
+type own struct {
 	err error
 	mu  sync.Mutex
 	got []string
 }
 
-func (i *identity) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+func (i *own) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.got = append(i.got, o.Scopes...)
@@ -136,16 +137,16 @@ func onlyLoopback(c *http.Client) *http.Client {
 	return c
 }
 
-func (w world) options(kind string) entra.CredentialOptions {
-	return entra.CredentialOptions{
+func (w world) options(kind string) identity.AppOptions {
+	return identity.AppOptions{
 		Kind: kind, Tenant: tenantID, ClientID: clientID, Authority: w.URL, HTTP: onlyLoopback(w.Client()),
-		Secret: aSecret, Vault: w.URL, Name: "signup-sync", Identity: &identity{},
+		Secret: aSecret, Vault: w.URL, Name: "signup-sync", Identity: &own{},
 	}
 }
 
 func TestASecretGetsAToken(t *testing.T) {
 	w := newWorld(t)
-	c, err := entra.NewCredential(w.options(entra.Secret))
+	c, err := identity.OpenApp(w.options(identity.Secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func TestACertificateFromKeyVaultGetsAToken(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, cert)
 			w.vault.SetSecret("signup-sync", test.contentType, test.value)
-			c, err := entra.NewCredential(w.options(""))
+			c, err := identity.OpenApp(w.options(""))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -227,7 +228,7 @@ func TestCertificatesThatCannotBeUsed(t *testing.T) {
 			if test.fault != nil {
 				w.vault.Faults.Add(*test.fault)
 			}
-			c, err := entra.NewCredential(w.options(entra.Certificate))
+			c, err := identity.OpenApp(w.options(identity.Certificate))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -259,9 +260,9 @@ func TestAFederatedIdentityGivesItsTokenAsTheAssertion(t *testing.T) {
 		answer(200, fmt.Sprintf(`{"token_endpoint":"%[1]s/oauth2/v2.0/token","authorization_endpoint":"%[1]s/a","issuer":"%[1]s/v2.0"}`, root))(w, r)
 	}))
 	defer s.Close()
-	id := &identity{}
-	o := entra.CredentialOptions{Kind: entra.Federated, Tenant: tenantID, ClientID: clientID, Authority: s.URL, HTTP: s.Client(), Identity: id}
-	c, err := entra.NewCredential(o)
+	id := &own{}
+	o := identity.AppOptions{Kind: identity.Federated, Tenant: tenantID, ClientID: clientID, Authority: s.URL, HTTP: s.Client(), Identity: id}
+	c, err := identity.OpenApp(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,8 +273,8 @@ func TestAFederatedIdentityGivesItsTokenAsTheAssertion(t *testing.T) {
 		t.Errorf("asked the identity for %v", id.got)
 	}
 
-	o.Identity = &identity{err: errors.New("no such identity s3cr3t-value")}
-	if c, err = entra.NewCredential(o); err != nil {
+	o.Identity = &own{err: errors.New("no such identity s3cr3t-value")}
+	if c, err = identity.OpenApp(o); err != nil {
 		t.Fatal(err)
 	}
 	_, err = c.GetToken(t.Context(), graphToken)
@@ -302,10 +303,10 @@ func TestTheIdentityGivesNoToken(t *testing.T) {
 		"no answer":      {&azidentity.AuthenticationFailedError{}, signup.Transient},
 	} {
 		w := newWorld(t)
-		for _, kind := range []string{entra.Federated, entra.Certificate} {
+		for _, kind := range []string{identity.Federated, identity.Certificate} {
 			o := w.options(kind)
-			o.Identity = &identity{err: test.err}
-			c, err := entra.NewCredential(o)
+			o.Identity = &own{err: test.err}
+			c, err := identity.OpenApp(o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -347,7 +348,7 @@ func TestTokenErrors(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.entra.Faults.Add(*test.fault)
-			c, err := entra.NewCredential(w.options(entra.Secret))
+			c, err := identity.OpenApp(w.options(identity.Secret))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -370,7 +371,7 @@ func TestTokenErrors(t *testing.T) {
 func TestATokenThatDoesNotComeEndsWithTheContext(t *testing.T) {
 	w := newWorld(t)
 	w.entra.Faults.Add(sim.Fault{Times: -1, Delay: time.Minute, Status: 200})
-	c, err := entra.NewCredential(w.options(entra.Secret))
+	c, err := identity.OpenApp(w.options(identity.Secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,23 +386,40 @@ func TestATokenThatDoesNotComeEndsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestNewCredentialReportsAllErrorsAtOnce(t *testing.T) {
+func TestOpenAppReportsAllErrorsAtOnce(t *testing.T) {
 	tests := []struct {
 		name string
-		o    entra.CredentialOptions
+		o    identity.AppOptions
 		want []string
 	}{
-		{"nothing set", entra.CredentialOptions{}, []string{"ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "KEY_VAULT_URL", "ENTRA_CERTIFICATE", "Azure identity"}},
-		{"a secret without one", entra.CredentialOptions{Kind: "secret", Tenant: tenantID, ClientID: clientID, Authority: "http://127.0.0.1"}, []string{"ENTRA_CLIENT_SECRET", "ENTRA_AUTHORITY"}},
-		{"an authority with a path", entra.CredentialOptions{Kind: "federated", Tenant: tenantID, ClientID: clientID, Authority: "https://x.ciamlogin.com/tenant"}, []string{"ENTRA_AUTHORITY", "managed identity"}},
-		{"another kind", entra.CredentialOptions{Kind: "password", Tenant: tenantID, ClientID: clientID}, []string{`"password", want certificate, federated or secret`}},
+		{"nothing set", identity.AppOptions{}, []string{"ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "KEY_VAULT_URL", "ENTRA_CERTIFICATE", "Azure identity"}},
+		{"a secret without one", identity.AppOptions{Kind: "secret", Tenant: tenantID, ClientID: clientID, Authority: "http://127.0.0.1"}, []string{"ENTRA_CLIENT_SECRET", "ENTRA_AUTHORITY"}},
+		{"an authority with a path", identity.AppOptions{Kind: "federated", Tenant: tenantID, ClientID: clientID, Authority: "https://x.ciamlogin.com/tenant"}, []string{"ENTRA_AUTHORITY", "managed identity"}},
+		{"another kind", identity.AppOptions{Kind: "password", Tenant: tenantID, ClientID: clientID}, []string{`"password", want certificate, federated or secret`}},
 	}
 	for _, test := range tests {
-		_, err := entra.NewCredential(test.o)
+		_, err := identity.OpenApp(test.o)
 		for _, want := range test.want {
 			if !strings.Contains(errorText(err), want) {
 				t.Errorf("%s: %q is not in %v", test.name, want, err)
 			}
 		}
 	}
+}
+
+func answer(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+const html = `<html><body>Service Unavailable jane@fabrikam.com</body></html>`
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }

@@ -1,4 +1,4 @@
-package entra
+package identity
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 // certificate is a client certificate that is in Key Vault, as the secret of the same name. It is loaded with the first
 // token and kept.
 type certificate struct {
-	o       CredentialOptions
+	o       AppOptions
 	options azidentity.ClientCertificateCredentialOptions
 	secrets *azsecrets.Client
 	host    string // of the vault
@@ -32,7 +32,7 @@ type certificate struct {
 	loaded azcore.TokenCredential
 }
 
-func newCertificate(o CredentialOptions, options azidentity.ClientCertificateCredentialOptions) (*certificate, error) {
+func newCertificate(o AppOptions, options azidentity.ClientCertificateCredentialOptions) (*certificate, error) {
 	u, err := url.Parse(o.Vault)
 	if err != nil {
 		return nil, errors.New("KEY_VAULT_URL is not a URL")
