@@ -37,6 +37,7 @@ func TestReplies(t *testing.T) {
 		code     int
 		body     string
 		contains string // what stderr must have; "" = stderr must be empty
+		never    string // what neither stderr nor the answer may have
 	}{
 		{
 			name: "summary is one line of the log",
@@ -79,7 +80,12 @@ func TestReplies(t *testing.T) {
 		{
 			name: "panic that asks net/http for silence is one too",
 			f:    func(context.Context, functions.Invocation) (any, error) { panic(http.ErrAbortHandler) },
-			code: 500, contains: "abort Handler",
+			code: 500, contains: "a *errors.errorString",
+		},
+		{
+			name: "panic with a value that may be somebody's does not show it",
+			f:    func(context.Context, functions.Invocation) (any, error) { panic("ada@example.com") },
+			code: 500, contains: ": a string", never: "ada@",
 		},
 	}
 	for _, tc := range tests {
@@ -97,6 +103,9 @@ func TestReplies(t *testing.T) {
 			checkLines(t, stderr.String(), "invocation="+invocationID)
 			if got := stderr.String(); strings.Contains(strings.ToLower(got), "warn") {
 				t.Errorf("stderr of an error has the word by which the host knows a warning:\n%s", got)
+			}
+			if tc.never != "" && strings.Contains(stderr.String()+w.Body.String(), tc.never) {
+				t.Errorf("%q is in the answer %s or in stderr %s", tc.never, w.Body, stderr)
 			}
 			if got := stderr.String(); (got == "") != (tc.contains == "") || !strings.Contains(got, tc.contains) || strings.Count(got, "\n") > 1 {
 				t.Errorf("stderr %q, want one line with %q, or nothing for \"\"", got, tc.contains)

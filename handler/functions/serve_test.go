@@ -194,6 +194,45 @@ func TestUnexpectedEnd(t *testing.T) {
 	})
 }
 
+// TestSlowBody holds that a caller who sends half an invocation does not keep a place for ever, and that the time for the
+// body does not end the work.
+func TestSlowBody(t *testing.T) {
+	head := "POST /SyncNewUsers HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(normal)) + "\r\n\r\n"
+	for _, tc := range []struct{ name, body, want string }{
+		{"half a body", normal[:10], "400 Bad Request"},
+		{"a whole one and long work", normal, "200 OK"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _, _ := serve1(func(ctx context.Context, _ functions.Invocation) (any, error) {
+					time.Sleep(3 * time.Minute)
+					return nil, ctx.Err()
+				})
+				l := newPipes()
+				ctx, cancel := context.WithCancel(t.Context())
+				served := make(chan error, 1)
+				go func() { served <- s.Serve(ctx, l) }()
+				conn := l.dial()
+				defer conn.Close()
+				start := time.Now()
+				go func() { _, _ = io.WriteString(conn, head+tc.body) }()
+				answer := make([]byte, 4096)
+				n, err := conn.Read(answer)
+				if err != nil || !strings.Contains(string(answer[:n]), tc.want) {
+					t.Errorf("got %q, %v, want %s", answer[:n], err, tc.want)
+				}
+				if took := time.Since(start); tc.body != normal && took > 30*time.Second {
+					t.Errorf("half a body was waited for during %v", took)
+				}
+				cancel()
+				if err := <-served; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // pipes is a listener in memory, so that connections can live in a synctest bubble.
 type pipes struct {
 	conns  chan net.Conn
