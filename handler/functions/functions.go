@@ -27,9 +27,6 @@ import (
 // maxBody bounds the body of an invocation; a timer's is below 1 KiB, and a manual run's text is all that can grow.
 const maxBody = 1 << 20
 
-// bodyTime is how long an invocation's body may take to arrive, from a caller on this machine.
-const bodyTime = 10 * time.Second
-
 // Func does the work of one function. The summary is logged by the host as one line of JSON; an error makes the
 // invocation fail. The context ends at the server's own deadline, when the host closes the connection, and when the
 // program is asked to stop; a logger made by NewLogger finds the invocation's id in it.
@@ -93,7 +90,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request, name string, f F
 	}
 	log := s.log()
 
-	body, err := readBody(w, r)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		status := http.StatusBadRequest
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -128,17 +125,6 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request, name string, f F
 		Logs        []string
 		ReturnValue any
 	}{Logs: line})
-}
-
-// readBody reads an invocation's body. The deadline is for that alone: on the connection it would end the work too.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Now().Add(bodyTime)) // which a test's recorder does not have
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err == nil {
-		_ = c.SetReadDeadline(time.Time{})
-	}
-	return body, err
 }
 
 // run calls f when its turn has come and returns its summary as no line or one. A panic is an error that says where.
