@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -133,34 +131,13 @@ func closeConnector(c signup.Connector) {
 	}
 }
 
-// newHTTPClient is the one client for everything outside; caFile adds roots to the system's.
-func newHTTPClient(caFile string) (*http.Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 16
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("EXTRA_CA_FILE: %w", err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("EXTRA_CA_FILE: %s holds no PEM certificate", caFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-	}
-	return &http.Client{Transport: transport}, nil
-}
-
 func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
 	var err error
-	if a.identity, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, a.http); err != nil {
+	if a.identity, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, bounded(a.http)); err != nil {
 		return err
 	}
 	credential, err := identity.OpenApp(identity.AppOptions{
-		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: a.http,
+		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: bounded(a.http),
 		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: a.identity,
 	})
 	if err != nil {
@@ -182,9 +159,9 @@ func (a *app) openLedger(getenv func(string) string) (err error) {
 		a.ledger, err = ledger.OpenSQLite(a.env.File, a.env.Tenant)
 	default:
 		o := ledger.TablesOptions{Tenant: a.env.Tenant, ConnectionString: a.env.Storage.Connection,
-			TableServiceURL: a.env.Storage.Tables, AccountName: a.env.Storage.Account, Transport: a.http}
+			TableServiceURL: a.env.Storage.Tables, AccountName: a.env.Storage.Account, Transport: bounded(a.http)}
 		if o.ConnectionString == "" {
-			if o.Credential, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Storage.Identity, a.http); err != nil {
+			if o.Credential, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Storage.Identity, bounded(a.http)); err != nil {
 				return err
 			}
 		}
