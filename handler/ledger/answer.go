@@ -1,13 +1,16 @@
 package ledger
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
@@ -88,8 +91,9 @@ func (a answer) failure(table string) error {
 const entityNotFound aztables.TableErrorCode = "EntityNotFound"
 
 // failure makes an error of the SDK's readable: errNoTable and errAbsent by code, never by status alone, since a proxy
-// answers 404 too. The text has the status, the service's code or the network's complaint, and nothing of the request:
-// its URL may hold a shared access signature.
+// answers 404 too. The text has the status and the service's code, or a word for what broke, and nothing else: the
+// request's URL may hold a shared access signature, and what a token endpoint or a proxy says may be anything. A
+// credential's own *signup.Error is passed on.
 func failure(verb, table string, err error) error {
 	if err == nil {
 		return fmt.Errorf("%s the table %s: the SDK took an answer for a success that is none", verb, table)
@@ -103,27 +107,48 @@ func failure(verb, table string, err error) error {
 		}
 		return fmt.Errorf("%s the table %s: %w", verb, table, serviceError(re.StatusCode, re.ErrorCode, err))
 	}
-	text := err.Error()
-	if ue, ok := errors.AsType[*url.Error](err); ok {
-		text = ue.Err.Error()
+	if known, ok := errors.AsType[*signup.Error](err); ok {
+		return fmt.Errorf("%s the table %s: %w", verb, table, known)
 	}
-	return fmt.Errorf("%s the table %s: %w", verb, table, &signup.Error{Class: signup.Transient, Code: "unreachable", Detail: clip(text), Err: err})
+	return fmt.Errorf("%s the table %s: %w", verb, table, &signup.Error{Class: signup.Transient, Code: "unreachable", Detail: trouble(err), Err: err})
 }
+
+// trouble says why there is no answer.
+func trouble(err error) string {
+	var (
+		dns     *net.DNSError
+		cert    *tls.CertificateVerificationError
+		timeout net.Error
+	)
+	switch {
+	case errors.As(err, &dns):
+		return "the account's name cannot be resolved"
+	case errors.As(err, &cert):
+		return "the server's certificate is not trusted"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection is refused"
+	case errors.Is(err, context.Canceled):
+		return "the call was broken off"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "no answer in time"
+	}
+	return "the connection failed, or there is no token for it"
+}
+
+// codeWord is what the service's codes look like.
+var codeWord = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{1,63}$`)
 
 func serviceError(status int, code string, err error) *signup.Error {
 	class, word, ok := signup.StatusClass(status)
 	if !ok {
 		class, word = signup.Transient, "unavailable"
 	}
+	if !codeWord.MatchString(code) {
+		code = ""
+	}
 	detail := code
 	if status == http.StatusForbidden {
 		detail = strings.TrimSpace(code + " (check the key in AzureWebJobsStorage, or give the identity the role Storage Table Data Contributor)")
 	}
 	return &signup.Error{Class: class, Code: word, Detail: detail, Status: status, Err: err}
-}
-
-// clip makes one line of a text and keeps its beginning.
-func clip(s string) string {
-	r := []rune(strings.Join(strings.Fields(s), " "))
-	return string(r[:min(len(r), 200)])
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -146,8 +148,14 @@ func TestErrorsTellTheFixAndNoSecret(t *testing.T) {
 			return reply(req, 404, `<html>not here`), nil
 		}, "HTTP 404", signup.Permanent},
 		{"no network", func(req *http.Request) (*http.Response, error) {
-			return nil, &url.Error{Op: req.Method, URL: req.URL.String(), Err: errors.New("lookup acct: no such host")}
-		}, "unreachable: lookup acct: no such host", signup.Transient},
+			return nil, &url.Error{Op: req.Method, URL: req.URL.String(), Err: &net.DNSError{Err: "no such host", Name: "acct"}}
+		}, "unreachable: the account's name cannot be resolved", signup.Transient},
+		{"something else answers", func(req *http.Request) (*http.Response, error) {
+			return nil, &url.Error{Op: req.Method, URL: req.URL.String(), Err: errors.New(`malformed HTTP response "secret-token"`)}
+		}, "unreachable: the connection failed", signup.Transient},
+		{"a code that is none", func(req *http.Request) (*http.Response, error) {
+			return reply(req, 400, `{"odata.error":{"code":"the key secret-token is wrong"}}`), nil
+		}, "rejected (HTTP 400)", signup.Permanent},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -173,6 +181,37 @@ func TestErrorsTellTheFixAndNoSecret(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWithoutATokenTheCredentialSaysWhy holds that what a credential says of itself is passed on only if it is ours: an
+// SDK's text repeats what the token endpoint said.
+func TestWithoutATokenTheCredentialSaysWhy(t *testing.T) {
+	known := &signup.Error{Class: signup.Systemic, Code: "no-identity", Detail: "the managed identity is refused"}
+	for _, c := range []struct {
+		err   error
+		want  string
+		class signup.Class
+	}{
+		{known, "no-identity: the managed identity is refused", signup.Systemic},
+		{errors.New("ManagedIdentityCredential authentication failed. GET http://… RESPONSE 400 secret-token"), "unreachable: the connection failed, or there is no token for it", signup.Transient},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			never := transport(func(*http.Request) (*http.Response, error) { t.Error("a request without a token"); return nil, io.EOF })
+			l := openTables(t, ledger.TablesOptions{AccountName: "acct", Credential: broken{c.err}, Transport: never})
+			err := l.Check(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.want) || signup.ClassOf(err) != c.class {
+				t.Fatalf("got error %v of class %v, want one with %q of class %v", err, signup.ClassOf(err), c.want, c.class)
+			}
+			noSecrets(t, err.Error())
+		})
+	}
+}
+
+// broken is a credential that gives no token.
+type broken struct{ err error }
+
+func (b broken) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{}, b.err
 }
 
 // TestAHangingServiceIsLeft needs no clock of ours: the SDK's pauses and timeouts pass in a bubble.

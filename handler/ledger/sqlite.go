@@ -17,7 +17,7 @@ import (
 )
 
 // OpenSQLite is a Ledger in a file, for the local run (LEDGER=file:PATH). The file is made on first use, in a directory
-// that exists. Other processes may use it at the same time:
+// that exists, for its owner only; those that SQLite puts beside it are as it is. Other processes may use it at the same time:
 //
 //	select key, body from signups where key like 'user|%'
 //	select key, body from state
@@ -53,6 +53,9 @@ func (s *sqlite) make(ctx context.Context) error {
 	if s.made {
 		return nil
 	}
+	if err := makeOwn(s.path); err != nil {
+		return fmt.Errorf("make %s: %w", s.path, err)
+	}
 	for _, table := range []string{signups, state} {
 		_, err := s.db.ExecContext(ctx, `create table if not exists `+table+` (
 			tenant text not null, key text not null, version integer not null, mark text not null, body text not null,
@@ -63,6 +66,19 @@ func (s *sqlite) make(ctx context.Context) error {
 	}
 	s.made = true
 	return nil
+}
+
+// makeOwn makes an empty file that only its owner may read; SQLite's own all may. One that is there is left alone: to
+// close it would free the locks that this process has on it.
+func makeOwn(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (s *sqlite) apply(ctx context.Context, table string, ops []op) ([]string, error) {

@@ -73,6 +73,28 @@ func TestSQLiteErrorsNameTheFile(t *testing.T) {
 	}
 }
 
+// TestTheFileIsItsOwnersOnly holds for the files that SQLite puts beside it, too.
+func TestTheFileIsItsOwnersOnly(t *testing.T) {
+	dir := t.TempDir()
+	l, err := ledger.OpenSQLite(filepath.Join(dir, "ledger.db"), tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := l.Insert(t.Context(), newRows(0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %v, %v", files, err)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has the mode %v (%v), want 0600", f.Name(), info.Mode(), err)
+		}
+	}
+}
+
 func TestACheckMakesNoFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ledger.db")
