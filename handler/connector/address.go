@@ -53,6 +53,23 @@ func checkRoot(s string) error {
 	return nil
 }
 
+// checkAzure is checkRoot for a URL to which the app's own token is sent, which is good for more than the one address
+// there: the host must be below one of these domains of the service, or be this machine.
+func checkAzure(s string, domains ...string) error {
+	if err := checkRoot(s); err != nil || s == "" {
+		return err
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return err // checkRoot has parsed it
+	}
+	host, last := strings.ToLower(u.Hostname()), len(domains)-1
+	if isLoopback(host) || slices.ContainsFunc(domains, func(d string) bool { return strings.HasSuffix(host, d) }) {
+		return nil
+	}
+	return errors.New("settings.url: the identity's token goes to Azure only: wants a host below " + strings.Join(domains[:last], ", ") + " or " + domains[last])
+}
+
 // isLoopback reports that a URL's host is this machine, by its name or number alone.
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {

@@ -47,7 +47,7 @@ var _ signup.Batcher = (*eventGrid)(nil)
 
 func openEventGrid(s eventGridSettings, env Env) (signup.Connector, []error) {
 	var errs []error
-	if err := checkRoot(s.URL); err != nil {
+	if err := checkAzure(s.URL, ".eventgrid.azure.net", ".eventgrid.azure.us", ".eventgrid.azure.cn"); err != nil {
 		errs = append(errs, err)
 	}
 	return &eventGrid{

@@ -348,6 +348,11 @@ func TestBrokerSettings(t *testing.T) {
 	}{
 		{"eventGrid", map[string]any{}, "settings.url: missing"},
 		{"eventGrid", map[string]any{"url": "https://t.westeurope-1.eventgrid.azure.net/api/events"}, "settings.url: wants the root only, without a path or query"},
+		{"eventGrid", map[string]any{"url": "https://eventgrid.azure.net.example.com"}, "settings.url: the identity's token goes to Azure only: wants a host below .eventgrid.azure.net, .eventgrid.azure.us or .eventgrid.azure.cn"},
+		{"serviceBus", map[string]any{"url": "https://contoso.example.com", "entity": "q"}, "settings.url: the identity's token goes to Azure only: wants a host below .servicebus.windows.net, .servicebus.usgovcloudapi.net or .servicebus.chinacloudapi.cn"},
+		{"serviceBus", map[string]any{"url": "https://contoso.ServiceBus.chinacloudapi.cn", "entity": "q"}, ""},
+		{"storageQueue", map[string]any{"url": "https://contoso.blob.core.windows.net", "queue": "newcomers"}, "settings.url: the identity's token goes to Azure only: wants a host below .queue.core.windows.net, .queue.storage.azure.net, .queue.core.usgovcloudapi.net or .queue.core.chinacloudapi.cn"},
+		{"storageQueue", map[string]any{"queue": "newcomers", "connection": "QueueEndpoint=https://queues.example.com;SharedAccessSignature=sv=1&sig=x%3D"}, ""},
 		{"serviceBus", map[string]any{"url": ns + "/"}, "settings.entity: missing"},
 		{"serviceBus", map[string]any{"url": ns, "entity": "crm/sign-ups_2.0"}, ""},
 		{"serviceBus", map[string]any{"url": "http://contoso.servicebus.windows.net", "entity": "q"}, "settings.url: http:// is for this machine only; use https://"},

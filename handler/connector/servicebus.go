@@ -51,7 +51,7 @@ var _ signup.Connector = (*serviceBus)(nil)
 
 func openServiceBus(s serviceBusSettings, env Env) (signup.Connector, []error) {
 	var errs []error
-	if err := checkRoot(s.URL); err != nil {
+	if err := checkAzure(s.URL, ".servicebus.windows.net", ".servicebus.usgovcloudapi.net", ".servicebus.chinacloudapi.cn"); err != nil {
 		errs = append(errs, err)
 	}
 	parts := strings.Split(s.Entity, "/")

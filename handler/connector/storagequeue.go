@@ -103,7 +103,7 @@ func (s storageQueueSettings) client(env Env) (*azqueue.QueueClient, error) {
 	return sdk, nil
 }
 
-// checkAccountURL is checkRoot, but for an emulator, whose accounts are paths.
+// checkAccountURL is checkAzure, but for an emulator, whose accounts are paths.
 func checkAccountURL(s string) error {
 	if err := checkURL(s); err != nil || s == "" {
 		return err
@@ -111,7 +111,7 @@ func checkAccountURL(s string) error {
 	if u, err := url.Parse(s); err == nil && isLoopback(u.Hostname()) && u.RawQuery == "" {
 		return nil
 	}
-	return checkRoot(s)
+	return checkAzure(s, ".queue.core.windows.net", ".queue.storage.azure.net", ".queue.core.usgovcloudapi.net", ".queue.core.chinacloudapi.cn")
 }
 
 // underQueue sends the SDK's requests through the one call. The SDK's own way with tokens is not used: it would ask for

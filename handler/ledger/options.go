@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,10 +111,28 @@ func (o TablesOptions) service() (*aztables.ServiceClient, error) {
 	if !strings.HasPrefix(address, "https:") {
 		return nil, fmt.Errorf("read the setting %s: a token is only sent over https", setting)
 	}
+	if !ofAzure(address) {
+		return nil, fmt.Errorf("read the setting %s: the identity's token goes to Azure only: want a host below %s", setting, strings.Join(tableDomains, ", "))
+	}
 	if o.Credential == nil {
 		return nil, fmt.Errorf("open the account of %s: there is no credential", setting)
 	}
 	return aztables.NewServiceClient(address, o.Credential, o.clientOptions())
+}
+
+// tableDomains are the table service's in Azure's clouds.
+var tableDomains = []string{".table.core.windows.net", ".table.storage.azure.net", ".table.core.usgovcloudapi.net", ".table.core.chinacloudapi.cn"}
+
+// ofAzure reports that an address is the table service's, or this machine's. The token that is sent there is good for
+// every storage account that the identity may use, the one with the program itself among them.
+func ofAzure(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false // endpoint has parsed it
+	}
+	host := strings.ToLower(u.Hostname())
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || slices.ContainsFunc(tableDomains, func(d string) bool { return strings.HasSuffix(host, d) })
 }
 
 // connection is what a connection string says about the table service.

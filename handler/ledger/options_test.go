@@ -65,8 +65,8 @@ func TestSettingsLeadToTheService(t *testing.T) {
 			"http://127.0.0.1:10002/devstoreaccount1/", "SharedKeyLite devstoreaccount1:"},
 		{"an identity and an account", ledger.TablesOptions{AccountName: "acct", Credential: credential{}},
 			"https://acct.table.core.windows.net/", "Bearer secret-token"},
-		{"an identity and an address", ledger.TablesOptions{AccountName: "acct", TableServiceURL: "https://acct.table.example.net/", Credential: credential{}},
-			"https://acct.table.example.net/", "Bearer secret-token"},
+		{"an identity and an address", ledger.TablesOptions{AccountName: "acct", TableServiceURL: "https://acct.table.core.usgovcloudapi.net/", Credential: credential{}},
+			"https://acct.table.core.usgovcloudapi.net/", "Bearer secret-token"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -118,6 +118,8 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		{"an unresolved reference", ledger.TablesOptions{ConnectionString: "@Microsoft.KeyVault(SecretUri=https://v.example.net/secrets/s)"}, "AzureWebJobsStorage: it is a Key Vault reference"},
 		{"a bad account", ledger.TablesOptions{AccountName: "acct.example.net", Credential: credential{}}, "AzureWebJobsStorage__accountName"},
 		{"a token in the clear", ledger.TablesOptions{TableServiceURL: "http://acct.example.net", Credential: credential{}}, "AzureWebJobsStorage__tableServiceUri: a token is only sent over https"},
+		{"a token for anybody", ledger.TablesOptions{TableServiceURL: "https://acct.table.core.windows.net.example.com", Credential: credential{}},
+			"AzureWebJobsStorage__tableServiceUri: the identity's token goes to Azure only: want a host below .table.core.windows.net"},
 		{"no credential", ledger.TablesOptions{AccountName: "acct"}, "AzureWebJobsStorage__accountName: there is no credential"},
 		{"a bad prefix", ledger.TablesOptions{ConnectionString: "UseDevelopmentStorage=true", Prefix: "a-b"}, `prefix "a-b"`},
 	}
