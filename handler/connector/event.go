@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -71,4 +72,21 @@ const maxAccountID = 250
 func validAccountID(s string) bool {
 	return s != "" && len(s) <= maxAccountID && utf8.ValidString(s) &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r == '@' || r == unicode.ReplacementChar || !unicode.IsPrint(r) })
+}
+
+// repeats reports that an id is a text of the record, or a word of one, in whatever spelling.
+func repeats(id string, value any) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		return slices.ContainsFunc(sortedKeys(v), func(key string) bool { return repeats(id, v[key]) })
+	case []any:
+		return slices.ContainsFunc(v, func(item any) bool { return repeats(id, item) })
+	case string:
+		apart := func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
+		words := strings.FieldsFunc(v, apart)
+		words = append(words, strings.Join(words, ""))
+		bare := strings.Join(strings.FieldsFunc(id, apart), "")
+		return slices.ContainsFunc(words, func(word string) bool { return strings.EqualFold(word, bare) })
+	}
+	return false
 }

@@ -137,6 +137,9 @@ func (c *mailchimpConnector) Associate(ctx context.Context, req signup.Request) 
 	if err != nil {
 		return signup.Account{}, err
 	}
+	if found != nil && strings.EqualFold(found.ID, w.hash) {
+		return signup.Account{}, errMailchimpAnswer // an id that is made of the address is not kept
+	}
 	live := found
 	if found == nil || found.Hash == w.hash {
 		if live, err = c.put(ctx, req, w, found); err != nil {

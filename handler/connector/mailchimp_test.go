@@ -353,14 +353,16 @@ func TestMailchimpOutcomes(t *testing.T) {
 func TestMailchimpTakesNoOtherAnswerForAContact(t *testing.T) {
 	const hash = "3e3417d7ef77d5932a6734b916515ed5" // of ada@example.com
 	for body, good := range map[string]bool{
-		`{"id":"` + hash + `","contact_id":"c1","status":"subscribed"}`:              true,
-		`{"id":"` + hash + `","contact_id":"","status":"subscribed"}`:                false,
-		`{"id":"` + hash + `","status":"subscribed"}`:                                false,
-		`{"id":"` + hash + `","contact_id":"c1"}`:                                    false,
-		`{"id":"` + hash + `","contact_id":"` + hash + `","status":"subscribed"}`:    false,
-		`{"id":"` + hash + `","contact_id":"ada@example.com","status":"subscribed"}`: false,
-		`{"id":"000017d7ef77d5932a6734b916515ed5","contact_id":"c1","status":"a"}`:   false,
-		`{"contact_id":"c1","status":"subscribed"}`:                                  false,
+		`{"id":"` + hash + `","contact_id":"c1","status":"subscribed"}`:                                       true,
+		`{"id":"` + hash + `","contact_id":"","status":"subscribed"}`:                                         false,
+		`{"id":"` + hash + `","status":"subscribed"}`:                                                         false,
+		`{"id":"` + hash + `","contact_id":"c1"}`:                                                             false,
+		`{"id":"` + hash + `","contact_id":"` + hash + `","status":"subscribed"}`:                             false,
+		`{"id":"` + hash + `","contact_id":"ada@example.com","status":"subscribed"}`:                          false,
+		`{"id":"000017d7ef77d5932a6734b916515ed5","contact_id":"c1","status":"a"}`:                            false,
+		`{"contact_id":"c1","status":"subscribed"}`:                                                           false,
+		`{"id":"000017d7ef77d5932a6734b916515ed5","contact_id":"` + strings.ToUpper(hash) + `","status":"a"}`: false,
+		`{"id":"000017d7ef77d5932a6734b916515ed5","contact_id":"` + hash + `","status":"a"}`:                  false,
 		`[]`: false,
 	} {
 		for _, method := range []string{"PUT", "GET"} {

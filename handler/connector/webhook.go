@@ -92,7 +92,8 @@ func judgeWebhook(a answer, e *signup.Error) {
 	}
 }
 
-// Associate sends the event. The account is the id that the receiver answers, {"id": "…"}, or else the event's.
+// Associate sends the event. The account is the id that the receiver answers, {"id": "…"}, or else the event's. A value of
+// the record is no such id: it would bring a name into the ledger.
 func (c *webhookConnector) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
 	id := eventID(req)
 	body, err := encodeEvent(req, maxWebhook)
@@ -112,7 +113,7 @@ func (c *webhookConnector) Associate(ctx context.Context, req signup.Request) (s
 	}
 	var receipt struct{ ID any }
 	_ = json.Unmarshal(a.body, &receipt) // a receiver may answer anything
-	if own, ok := receipt.ID.(string); ok && validAccountID(own) {
+	if own, ok := receipt.ID.(string); ok && validAccountID(own) && !repeats(own, req.Record) {
 		id = own
 	}
 	return signup.Account{ID: id, Created: true}, nil

@@ -147,6 +147,10 @@ func TestWebhookAccount(t *testing.T) {
 		`{"id":""}`:                event,
 		`{"id":"ada@example.com"}`: event,
 		`{"id":"a\nb"}`:            event,
+		`{"id":"Ada Lovelace"}`:    event, // what was sent is no id of the receiver's own
+		`{"id":"ada.lovelace"}`:    event,
+		`{"id":"LOVELACE"}`:        event,
+		`{"id":"ada-7"}`:           "ada-7", // which may be a prefix that all have
 		`{"id":"` + strings.Repeat("x", 251) + `"}`:   event,
 		`{"id":"` + strings.Repeat("x", 250) + `"}`:   strings.Repeat("x", 250),
 		`[{"id":"contact-1"}]`:                        event,
