@@ -78,6 +78,7 @@ func postgresConfig(s sqlSettings) (*pgx.ConnConfig, error) {
 	}
 	first := attempts[0]
 	config.Host, config.Port, config.TLSConfig, config.Fallbacks = first.Host, first.Port, first.TLSConfig, attempts[1:]
+	config.MaxProtocolMessageBodyLen = maxAnswer // whose memory would be taken before it comes
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	config.RuntimeParams["standard_conforming_strings"] = "on" // or else a backslash would end no literal as expected
 	if config.RuntimeParams["application_name"] == "" {
