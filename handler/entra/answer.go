@@ -52,7 +52,7 @@ func (c *client) refusal(resp *http.Response, r request) *failure {
 	parts := []string{word(g.Code)}
 	switch resp.StatusCode {
 	case http.StatusForbidden:
-		parts = append(parts, "grant the app the application permission "+r.kind.permission()+" with admin consent")
+		parts = append(parts, r.kind.remedy())
 	case http.StatusUnauthorized:
 		parts = append(parts, "Graph refuses the app's token")
 	}

@@ -53,19 +53,13 @@ const (
 	memberCall
 	packageCall
 	organizationCall
+	policyCall
+	flowCall
 	kinds
 )
 
 func (k kind) String() string {
-	return [...]string{"audit", "signUps", "directory", "profile", "update", "application", "member", "package", "organization"}[k]
-}
-
-// permission is the least application permission for it.
-func (k kind) permission() string {
-	return [...]string{
-		"AuditLog.Read.All", "AuditLog.Read.All", "User.Read.All", "User.Read.All", "User.ReadWrite.All", "Application.Read.All",
-		"GroupMember.ReadWrite.All", "EntitlementManagement.ReadWrite.All", "Organization.Read.All",
-	}[k]
+	return [...]string{"audit", "signUps", "directory", "profile", "update", "application", "member", "package", "organization", "policy", "flow"}[k]
 }
 
 // request is one call of Graph, all its tries.

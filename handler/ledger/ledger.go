@@ -69,16 +69,28 @@ func (l *Ledger) Counts() Counts {
 // Transactions is Counts().Transactions: all attempts to change rows.
 func (l *Ledger) Transactions() int64 { return l.transactions.Load() }
 
-// Check reads from the store once, and so tries its address and the permission to read. It changes nothing; tables
-// that do not exist yet are no error.
+// Check is Access without what it found.
 func (l *Ledger) Check(ctx context.Context) error {
+	_, err := l.Access(ctx)
+	return err
+}
+
+// Access is what can be known of a store without changing it.
+type Access struct {
+	Absent []string `json:"absent,omitempty"` // tables that are not there yet. The first write makes them; whether it may cannot be tried before
+}
+
+// Access reads from the store, and tries whether it could be written to by writes that must fail: to a row that cannot
+// exist. So it tries the address, and the permissions to read, to change and to remove. Nothing is changed; tables that do
+// not exist yet are no error.
+func (l *Ledger) Access(ctx context.Context) (Access, error) {
 	if err := checkKey(l.tenant); err != nil {
-		return fmt.Errorf("check the tenant's id: %w", err)
+		return Access{}, fmt.Errorf("check the tenant's id: %w", err)
 	}
 	if err := l.store.check(ctx); err != nil {
-		return fmt.Errorf("check the ledger: %w", err)
+		return Access{}, fmt.Errorf("check the ledger: %w", err)
 	}
-	return nil
+	return Access{}, nil
 }
 
 // Close gives back what the store holds open.

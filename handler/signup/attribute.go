@@ -29,6 +29,16 @@ func (k AttributeKind) MaxLength() int {
 	return 250
 }
 
+// AttributeType is what an attribute's values are for expressions.
+type AttributeType string
+
+// The types of attributes. Dates and binary values come as strings.
+const (
+	StringType AttributeType = "string"
+	BoolType   AttributeType = "bool"
+	NumberType AttributeType = "number"
+)
+
 var (
 	shortAttribute     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,99}$`)
 	fullAttribute      = regexp.MustCompile(`^extension_[0-9a-fA-F]{32}_[A-Za-z0-9_]{1,100}$`)
