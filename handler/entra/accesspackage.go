@@ -262,21 +262,16 @@ func (p *AccessPackage) Check(ctx context.Context) error {
 	return p.examine(ctx)
 }
 
-// supported is an error in a tenant for customers. The type of an External ID tenant is not on the published list, which
-// has AAD and AAD B2C; the service says CIAM.
+// supported is an error in a tenant for customers. An app without Organization.Read.All does not see what the tenant is
+// for, and goes on.
 func (p *AccessPackage) supported(ctx context.Context) error {
-	c := p.tenant.client
-	all, err := readAll[struct {
-		Type string `json:"tenantType"`
-	}](ctx, c, organizationCall, c.link("/organization", "$select", "id,tenantType"))
+	o, err := p.tenant.organization(ctx, organizationCall, "id", "tenantType")
 	if err != nil {
 		return fmt.Errorf("read the tenant's type: %w", err)
 	}
-	for _, o := range all {
-		if t := strings.ToUpper(o.Type); t == "CIAM" || t == "AAD B2C" {
-			return &signup.Error{Class: signup.Systemic, Code: "no-entitlement-management",
-				Detail: "access packages are for workforce tenants, and this one is of type " + t + "; use the connector group here"}
-		}
+	if o.Kind == ExternalTenant || o.Kind == B2CTenant {
+		return &signup.Error{Class: signup.Systemic, Code: "no-entitlement-management",
+			Detail: "access packages are for workforce tenants, and this one is of type " + o.Type + "; use the connector group here"}
 	}
 	return nil
 }

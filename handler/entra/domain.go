@@ -7,9 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 
-	abstractions "github.com/microsoft/kiota-abstractions-go"
-	"github.com/microsoftgraph/msgraph-sdk-go/organization"
-
 	"signup-sync/handler/signup"
 )
 
@@ -51,38 +48,11 @@ func (t *Tenant) verifyDomain(ctx context.Context) error {
 	return nil
 }
 
-// verifiedDomains asks the tenant's own object, of which there is one (List organization).
+// verifiedDomains asks the tenant's own object; for its domains the permission to read users is enough.
 func (t *Tenant) verifiedDomains(ctx context.Context) ([]string, error) {
-	var names []string
-	builder := organization.NewOrganizationRequestBuilderInternal(t.client.path(), t.client.adapter)
-	err := t.client.do(ctx, request{
-		kind: profileCall, // needs the same permission
-		info: func(ctx context.Context) (*abstractions.RequestInformation, error) {
-			return builder.ToGetRequestInformation(ctx, &organization.OrganizationRequestBuilderGetRequestConfiguration{
-				QueryParameters: &organization.OrganizationRequestBuilderGetQueryParameters{Select: []string{"verifiedDomains"}},
-			})
-		},
-		decode: func(d *decoder) error {
-			names = nil
-			_, err := decodePage(d, func(d *decoder) error {
-				var tenant struct {
-					VerifiedDomains []struct {
-						Name string `json:"name"`
-					} `json:"verifiedDomains"`
-				}
-				if err := d.value(&tenant); err != nil {
-					return err
-				}
-				for _, v := range tenant.VerifiedDomains {
-					names = append(names, v.Name)
-				}
-				return nil
-			})
-			if err == nil && len(names) == 0 { // every tenant has its initial one
-				return badPage("the answer has no verified domains")
-			}
-			return err
-		},
-	})
-	return names, err
+	o, err := t.organization(ctx, profileCall, "verifiedDomains")
+	if err == nil && len(o.Domains) == 0 { // every tenant has its initial one
+		err = &signup.Error{Class: signup.Transient, Code: "bad-answer", Detail: "the answer has no verified domains"}
+	}
+	return o.Domains, err
 }

@@ -96,7 +96,7 @@ func Open(o Options) (*Tenant, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{app: app, turn: make(chan struct{}, 1)},
+	t := &Tenant{client: c, attributes: o.Attributes, extensions: extensions{given: o.ExtensionsApp, app: app, turn: make(chan struct{}, 1)},
 		domain: upnDomain{name: o.Domain, turn: make(chan struct{}, 1)}}
 	t.audit = &audit{tenant: t, retention: o.AuditRetention}
 	t.signUps = &signUps{tenant: t, retention: o.AuditRetention}
@@ -162,7 +162,17 @@ func (t *Tenant) Calls() int64 {
 // Check gets a token, reads one user's id, looks up the custom attributes if there are any, and compares the configured
 // domain, if there is one, with the tenant's. It changes nothing.
 func (t *Tenant) Check(ctx context.Context) error {
-	err := t.client.do(ctx, request{
+	err := t.client.do(ctx, t.readOneUser())
+	if err != nil {
+		return fmt.Errorf("read one user: %w", err)
+	}
+	_, err = t.propertyNames(ctx, t.attributes)
+	return errors.Join(err, t.verifyDomain(ctx))
+}
+
+// readOneUser asks for the id of any user: the least that Graph can be asked for with the permission that is always needed.
+func (t *Tenant) readOneUser() request {
+	return request{
 		kind: profileCall,
 		info: func(ctx context.Context) (*abstractions.RequestInformation, error) {
 			top := int32(1)
@@ -174,10 +184,5 @@ func (t *Tenant) Check(ctx context.Context) error {
 			_, err := decodePage(body, func(d *decoder) error { return d.skip() })
 			return err
 		},
-	})
-	if err != nil {
-		return fmt.Errorf("read one user: %w", err)
 	}
-	_, err = t.propertyNames(ctx, t.attributes)
-	return errors.Join(err, t.verifyDomain(ctx))
 }

@@ -19,6 +19,7 @@ const ownerPrefix = "b2c-extensions-app"
 
 // extensions remembers which app owns the custom attributes and, once looked up, which there are.
 type extensions struct {
+	given string        // client id of the app, by the configuration; "" = it is looked up
 	turn  chan struct{} // one looks up at a time
 	mu    sync.Mutex
 	app   string            // client id without dashes
@@ -134,9 +135,13 @@ func (t *Tenant) extensionsApp(ctx context.Context, shorts []string) (app string
 	if err != nil {
 		return "", nil, fmt.Errorf("look up the app that owns the custom attributes %s: %w", strings.Join(shorts, ", "), err)
 	}
-	known, err = t.listExtensions(ctx, object)
+	properties, err := t.listExtensions(ctx, object, "name")
 	if err != nil {
 		return "", nil, fmt.Errorf("list the tenant's custom attributes: %w", err)
+	}
+	known = make(map[string]string, len(properties))
+	for _, p := range properties {
+		known[strings.ToLower(p.Name)] = p.Name
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -144,7 +149,8 @@ func (t *Tenant) extensionsApp(ctx context.Context, shorts []string) (app string
 	return app, known, nil
 }
 
-// findOwner returns the object id and the client id, without dashes, of the b2c-extensions-app.
+// findOwner returns the object id and the client id, without dashes, of the b2c-extensions-app, or of the app that the
+// configuration names instead.
 func (t *Tenant) findOwner(ctx context.Context) (object, app string, err error) {
 	type owner struct {
 		ID          string `json:"id"`
@@ -153,6 +159,9 @@ func (t *Tenant) findOwner(ctx context.Context) (object, app string, err error) 
 	}
 	var owners []owner
 	filter := "startswith(displayName,'" + ownerPrefix + "')"
+	if t.extensions.given != "" {
+		filter = "appId eq '" + t.extensions.given + "'"
+	}
 	err = t.client.do(ctx, request{
 		kind: applicationCall,
 		info: func(ctx context.Context) (*abstractions.RequestInformation, error) {
@@ -178,6 +187,10 @@ func (t *Tenant) findOwner(ctx context.Context) (object, app string, err error) 
 	if err != nil {
 		return "", "", err
 	}
+	if t.extensions.given != "" && len(owners) != 1 {
+		return "", "", &signup.Error{Class: signup.Systemic, Code: "attribute-missing",
+			Detail: "the tenant has no app with the client id that profile.extensionsApp names; take the Application (client) ID of its " + ownerPrefix}
+	}
 	if len(owners) > 1 {
 		owners = slices.DeleteFunc(owners, func(o owner) bool {
 			return !strings.HasPrefix(o.DisplayName, ownerPrefix+". Do not modify.")
@@ -196,35 +209,41 @@ func (t *Tenant) findOwner(ctx context.Context) (object, app string, err error) 
 	return owners[0].ID, strings.ToLower(strings.ReplaceAll(owners[0].AppID, "-", "")), nil
 }
 
-func (t *Tenant) listExtensions(ctx context.Context, object string) (map[string]string, error) {
-	known, page := map[string]string{}, map[string]string{}
+// extensionProperty is what an app adds to users.
+type extensionProperty struct {
+	Name        string `json:"name"`
+	DataType    string `json:"dataType"`
+	MultiValued bool   `json:"isMultiValued"`
+}
+
+// listExtensions reads the named properties of everything that an app, by its object id, adds to users.
+func (t *Tenant) listExtensions(ctx context.Context, object string, names ...string) ([]extensionProperty, error) {
+	var all, page []extensionProperty
 	properties := t.client.applications().ByApplicationId(object).ExtensionProperties()
 	err := t.client.read(ctx, collection{
 		request: request{kind: applicationCall, info: func(ctx context.Context) (*abstractions.RequestInformation, error) {
 			return properties.ToGetRequestInformation(ctx, &applications.ItemExtensionPropertiesRequestBuilderGetRequestConfiguration{
-				QueryParameters: &applications.ItemExtensionPropertiesRequestBuilderGetQueryParameters{Select: []string{"name"}},
+				QueryParameters: &applications.ItemExtensionPropertiesRequestBuilderGetQueryParameters{Select: names},
 			})
 		}},
 		next: func(ctx context.Context, link string) (*abstractions.RequestInformation, error) {
 			return properties.WithUrl(link).ToGetRequestInformation(ctx, nil)
 		},
 		each: func(d *decoder) error {
-			var p struct {
-				Name string `json:"name"`
-			}
+			var p extensionProperty
 			if err := d.value(&p); err != nil {
 				return err
 			}
-			page[strings.ToLower(p.Name)] = p.Name
+			page = append(page, p)
 			return nil
 		},
 		page: func(start bool) bool {
-			if start {
-				clear(page)
+			if !start {
+				all = append(all, page...)
 			}
-			maps.Copy(known, page)
+			page = nil
 			return true
 		},
 	})
-	return known, err
+	return all, err
 }

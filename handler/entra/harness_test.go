@@ -2,6 +2,7 @@ package entra_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -58,6 +59,7 @@ func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
 type credential struct {
 	mu    sync.Mutex
 	asked []policy.TokenRequestOptions
+	token string // "" = one that is opaque
 	err   error
 	empty bool
 }
@@ -66,7 +68,7 @@ func (c *credential) GetToken(_ context.Context, o policy.TokenRequestOptions) (
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = append(c.asked, o)
-	token := "secret-token"
+	token := cmp.Or(c.token, "secret-token")
 	if o.Claims != "" {
 		token = "token-with-claims"
 	}

@@ -1,8 +1,18 @@
 package entra
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	abstractions "github.com/microsoft/kiota-abstractions-go"
+	"github.com/microsoftgraph/msgraph-sdk-go/auditlogs"
 
 	"signup-sync/handler/signup"
 )
@@ -24,36 +34,99 @@ type Grant struct {
 // Grant gets a token for Graph and reads what it says, without verifying it: that is Graph's business. The token itself
 // goes nowhere. Microsoft promises nobody but Graph the form of these tokens: one that cannot be read has the code
 // "token-unreadable".
-func (t *Tenant) Grant(ctx context.Context) (Grant, error) { return Grant{}, nil }
-
-// TenantKind is what a tenant is for.
-type TenantKind string
-
-const (
-	ExternalTenant  TenantKind = "external"  // Microsoft Entra External ID, for customers
-	WorkforceTenant TenantKind = "workforce" // for employees and their guests
-	B2CTenant       TenantKind = "b2c"       // Azure AD B2C, the predecessor of External ID
-)
-
-// Organization is the tenant's own object.
-type Organization struct {
-	ID      string     `json:"id"`             // the tenant's id
-	Kind    TenantKind `json:"kind,omitempty"` // "" = not known: Graph shows it to nobody without Organization.Read.All
-	Type    string     `json:"type,omitempty"` // what Graph calls the kind: CIAM, AAD, AAD B2C
-	Domains []string   `json:"domains"`        // verified
+func (t *Tenant) Grant(ctx context.Context) (Grant, error) {
+	token, err := t.client.credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{t.client.scope}, EnableCAE: true})
+	if err != nil {
+		return Grant{}, fmt.Errorf("get a token: %w", cmp.Or(ctx.Err(), noToken(err)))
+	}
+	var claims struct {
+		Tenant string   `json:"tid"`
+		AppID  string   `json:"appid"`
+		Azp    string   `json:"azp"` // what newer tokens call it
+		Roles  []string `json:"roles"`
+		Scopes string   `json:"scp"`
+	}
+	_, rest, _ := strings.Cut(token.Token, ".")
+	middle, _, _ := strings.Cut(rest, ".")
+	body, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(middle, "="))
+	if err == nil && json.Unmarshal(body, &claims) == nil && claims.Tenant != "" {
+		slices.Sort(claims.Roles)
+		return Grant{Tenant: strings.ToLower(claims.Tenant), Client: strings.ToLower(cmp.Or(claims.AppID, claims.Azp)),
+			Roles: claims.Roles, Scopes: slices.Sorted(strings.FieldsSeq(claims.Scopes))}, nil
+	}
+	return Grant{}, &signup.Error{Class: signup.Permanent, Code: "token-unreadable",
+		Detail: "the token does not show its permissions; look at them in the app registration, under API permissions"}
 }
-
-// Organization reads the tenant's own object.
-func (t *Tenant) Organization(ctx context.Context) (Organization, error) { return Organization{}, nil }
 
 // AuditState is what the audit log has.
 type AuditState struct {
-	Newest time.Time `json:"newest,omitzero"` // of the newest record; zero = the log has none of the time for which it should be kept
-	Kept   bool      `json:"kept"`            // there are records of the first day of Options.AuditRetention, or older ones; false also in a tenant that is younger
+	Newest time.Time `json:"newest,omitzero"` // of the newest record; zero = there is none as young as Options.AuditRetention
+	Kept   bool      `json:"kept"`            // there are records of the first seventh of Options.AuditRetention, or older ones; false also in a tenant that is younger, or where nothing happened
 }
 
-// AuditState reads from the audit log, at most four records.
-func (t *Tenant) AuditState(ctx context.Context) (AuditState, error) { return AuditState{}, nil }
+// AuditState reads at most four records of the audit log. That it shows the newest first is not documented, though in
+// every sample: where it does not, Newest is too old, by an hour at most while there are records of the last hour.
+func (t *Tenant) AuditState(ctx context.Context) (AuditState, error) {
+	var s AuditState
+	now, keep := t.client.clock.Now(), t.audit.retention
+	for _, back := range []time.Duration{time.Hour, 24 * time.Hour, keep} {
+		if !s.Newest.IsZero() {
+			break
+		}
+		var err error
+		if s.Newest, err = t.audit.first(ctx, "ge", now.Add(-back)); err != nil {
+			return AuditState{}, err
+		}
+	}
+	oldest, err := t.audit.first(ctx, "le", now.Add(-keep+keep/7))
+	if err != nil {
+		return AuditState{}, err
+	}
+	s.Kept = !oldest.IsZero()
+	return s, nil
+}
+
+// first is the time of the first record that is shown of those from a time on ("ge"), or up to it ("le"); zero if there is
+// none in the first pages, which may be empty.
+func (a *audit) first(ctx context.Context, operator string, when time.Time) (time.Time, error) {
+	top, pages := int32(1), 0
+	filter := "activityDateTime " + operator + " " + when.UTC().Format(instant)
+	var at time.Time
+	err := a.tenant.client.read(ctx, collection{
+		request: request{kind: auditCall, info: func(ctx context.Context) (*abstractions.RequestInformation, error) {
+			return a.tenant.client.audits().ToGetRequestInformation(ctx, &auditlogs.DirectoryAuditsRequestBuilderGetRequestConfiguration{
+				QueryParameters: &auditlogs.DirectoryAuditsRequestBuilderGetQueryParameters{Filter: &filter, Top: &top},
+			})
+		}},
+		next: func(ctx context.Context, link string) (*abstractions.RequestInformation, error) {
+			return a.tenant.client.audits().WithUrl(link).ToGetRequestInformation(ctx, nil)
+		},
+		each: func(d *decoder) error {
+			var r struct {
+				At time.Time `json:"activityDateTime"`
+			}
+			if err := d.value(&r); err != nil {
+				return err
+			}
+			if at.IsZero() {
+				at = r.At.UTC()
+			}
+			return nil
+		},
+		page: func(start bool) bool {
+			if start {
+				at = time.Time{}
+				return true
+			}
+			pages++
+			return at.IsZero() && pages < 3
+		},
+	})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the audit log: %w", err)
+	}
+	return at, nil
+}
 
 // SignUpPolicy is what the tenant's authorization policy says of people who sign themselves up with a work or school
 // address. It is not about user flows, whose own switch is UserFlow.SignUpAllowed.
@@ -76,36 +149,52 @@ func (p SignUpPolicy) SelfService() string {
 }
 
 // SignUpPolicy reads the tenant's authorization policy. It needs Policy.Read.All, which the app should not have.
-func (t *Tenant) SignUpPolicy(ctx context.Context) (SignUpPolicy, error) { return SignUpPolicy{}, nil }
-
-// UserFlow is a user flow of an external tenant.
-type UserFlow struct {
-	ID                string          `json:"id"`
-	Name              string          `json:"name"`
-	SignUpAllowed     bool            `json:"signUpAllowed"`
-	UserType          string          `json:"userType,omitempty"` // of the users that it makes: member or guest; "" = the flow does not say
-	Attributes        []FlowAttribute `json:"attributes"`
-	IdentityProviders []string        `json:"identityProviders"` // their types: EmailPassword, EmailOTP, Google, …
-}
-
-// FlowAttribute is an attribute that a user flow collects.
-type FlowAttribute struct {
-	Name   string               `json:"name"`           // of a custom attribute the short name, as the configuration has it
-	Type   signup.AttributeType `json:"type,omitempty"` // "" = none of those that expressions can use
-	Custom bool                 `json:"custom,omitempty"`
-}
-
-// UserFlows reads the tenant's user flows for sign-up. It needs EventListener.Read.All, which the app should not have.
-func (t *Tenant) UserFlows(ctx context.Context) ([]UserFlow, error) { return nil, nil }
-
-// AttributeTypes reads the tenant's custom attributes, all of them, by short name; "" is a type that expressions cannot
-// use. Directory extensions of other apps are not among them. It needs Application.Read.All, which the app has only where
-// it looks up the attributes' names.
-func (t *Tenant) AttributeTypes(ctx context.Context) (map[string]signup.AttributeType, error) {
-	return nil, nil
+func (t *Tenant) SignUpPolicy(ctx context.Context) (SignUpPolicy, error) {
+	var g struct {
+		Subscriptions *bool  `json:"allowedToSignUpEmailBasedSubscriptions"`
+		Join          *bool  `json:"allowEmailVerifiedUsersToJoinOrganization"`
+		Invites       string `json:"allowInvitesFrom"`
+	}
+	c := t.client
+	err := c.do(ctx, request{
+		kind: policyCall,
+		info: c.direct(abstractions.GET, c.link("/policies/authorizationPolicy"), nil),
+		decode: func(d *decoder) error {
+			if err := d.whole(&g); err != nil {
+				return err
+			}
+			if g.Subscriptions == nil || g.Join == nil {
+				return badPage("the answer is no authorization policy")
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return SignUpPolicy{}, fmt.Errorf("read the authorization policy: %w", err)
+	}
+	return SignUpPolicy{EmailSubscriptions: *g.Subscriptions, EmailVerifiedJoin: *g.Join, InvitesFrom: g.Invites}, nil
 }
 
 // Skew asks Graph for the time and returns how far this machine's clock is ahead of it, negative if it is behind: as far
 // as that is certain, since Graph tells the time to the second and an answer takes its time. An answer that refuses
 // something tells the time as well.
-func (t *Tenant) Skew(ctx context.Context) (time.Duration, error) { return 0, nil }
+func (t *Tenant) Skew(ctx context.Context) (time.Duration, error) {
+	var asked, answered, date time.Time
+	r := t.readOneUser()
+	build := r.info
+	r.info = func(ctx context.Context) (*abstractions.RequestInformation, error) {
+		asked = t.client.clock.Now()
+		return build(ctx)
+	}
+	r.served = func(at time.Time) { answered, date = t.client.clock.Now(), at }
+	err := t.client.do(ctx, r)
+	if date.IsZero() {
+		return 0, fmt.Errorf("ask for the time: %w", cmp.Or(err, error(&signup.Error{
+			Class: signup.Transient, Code: "bad-answer", Detail: "the answer does not say when it was given: does something stand between here and Graph?"})))
+	}
+	// Graph's time was at least date when it answered, and less than a second more.
+	if ahead := asked.Sub(date.Add(time.Second)); ahead > 0 {
+		return ahead, nil
+	}
+	return min(0, answered.Sub(date)), nil
+}
