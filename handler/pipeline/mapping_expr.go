@@ -36,10 +36,11 @@ type expression struct {
 	path       string
 	text       string
 	program    *vm.Program
-	needs      []string // destinations whose accounts it mentions, sorted
-	must       []string // those of needs that it uses without "?.", sorted
-	attributes []string // attributes it reads, sorted
-	linkBack   string   // the destination, if the expression is its account's id and nothing else
+	needs      []string       // destinations whose accounts it mentions, sorted
+	must       []string       // those of needs that it uses without "?.", sorted
+	attributes []string       // attributes it reads, sorted
+	taken      []AttributeUse // what it takes them for
+	linkBack   string         // the destination, if the expression is its account's id and nothing else
 }
 
 // scope is what an expression can see. Members are described in docs/settings.md by these tags.
@@ -160,6 +161,10 @@ func (c *compiler) compile(path, text string, want wanted) *expression {
 	}
 	e.program = program
 	e.needs, e.must, e.attributes = sortedKeys(usage.needs), sortedKeys(usage.must), sortedKeys(usage.attributes)
+	usage.takeWhole(program.Node(), want)
+	for _, use := range usage.taken {
+		e.taken = append(e.taken, AttributeUse{Name: use.Name, Type: use.Type, Path: path})
+	}
 	e.linkBack = linkBack(text)
 	if _, err := e.run(sample(e.needs)); errors.Is(err, errTooLarge) {
 		c.problem(path, -1, "the expression makes more than %d elements: make its ranges and lists smaller", memoryBudget)

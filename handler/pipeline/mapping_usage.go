@@ -15,6 +15,7 @@ type usage struct {
 	open       []openNode        // nodes that may only stand before a member written out
 	closed     map[ast.Node]bool // those of them that do
 	attributes map[string]bool
+	taken      []AttributeUse // what attributes are taken for
 	needs      map[string]bool
 	must       map[string]bool
 	found      []Problem
@@ -36,19 +37,19 @@ func (u *usage) Visit(node *ast.Node) {
 		u.member(n)
 	case *ast.UnaryNode:
 		if n.Operator == "not" || n.Operator == "!" {
-			fill(&n.Node, &ast.BoolNode{})
+			u.fill(&n.Node, &ast.BoolNode{})
 		}
 	case *ast.ConditionalNode:
-		fill(&n.Cond, &ast.BoolNode{})
+		u.fill(&n.Cond, &ast.BoolNode{})
 	case *ast.BinaryNode:
 		u.comparison(n)
-		fillOperands(n)
+		u.fillOperands(n)
 	case *ast.BuiltinNode:
-		fillArguments(n.Name, n.Arguments)
+		u.fillArguments(n.Name, n.Arguments)
 		u.refuseNesting(n)
 	case *ast.CallNode:
 		if f, ok := n.Callee.(*ast.IdentifierNode); ok {
-			fillArguments(f.Value, n.Arguments)
+			u.fillArguments(f.Value, n.Arguments)
 		}
 	}
 }
@@ -239,37 +240,44 @@ func isAttribute(n ast.Node) bool {
 	return ok && isMember(m.Node, "user", "attributes")
 }
 
-// fill makes an absent attribute the given empty value.
-func fill(n *ast.Node, empty ast.Node) {
+// fill makes an absent attribute the given empty value, and notes that it is taken for one of its type.
+func (u *usage) fill(n *ast.Node, empty ast.Node) {
 	if isAttribute(*n) {
+		u.take(*n, typeOfNode(empty))
 		ast.Patch(n, &ast.BinaryNode{Operator: "??", Left: *n, Right: empty})
 	}
 }
 
 // fillOperands gives an attribute the empty value of the operand it meets, so that one that is absent compares as "",
 // false or 0; against nil, and against another attribute, it stays absent.
-func fillOperands(n *ast.BinaryNode) {
+func (u *usage) fillOperands(n *ast.BinaryNode) {
 	switch n.Operator {
+	case "??":
+		u.takeLike(n.Left, n.Right)
+	case "in":
+		if list, ok := n.Right.(*ast.ArrayNode); ok && len(list.Nodes) > 0 {
+			u.takeLike(n.Left, list.Nodes[0])
+		}
 	case "and", "&&", "or", "||":
-		fill(&n.Left, &ast.BoolNode{})
-		fill(&n.Right, &ast.BoolNode{})
+		u.fill(&n.Left, &ast.BoolNode{})
+		u.fill(&n.Right, &ast.BoolNode{})
 	case "contains", "startsWith", "endsWith", "matches":
-		fill(&n.Left, &ast.StringNode{})
-		fill(&n.Right, &ast.StringNode{})
+		u.fill(&n.Left, &ast.StringNode{})
+		u.fill(&n.Right, &ast.StringNode{})
 	case "-", "*", "/", "%", "**", "^":
-		fill(&n.Left, &ast.IntegerNode{})
-		fill(&n.Right, &ast.IntegerNode{})
+		u.fill(&n.Left, &ast.IntegerNode{})
+		u.fill(&n.Right, &ast.IntegerNode{})
 	case "+", "==", "!=", "<", ">", "<=", ">=":
 		left, right := emptyLike(n.Left), emptyLike(n.Right)
 		if right != nil {
-			fill(&n.Left, right)
+			u.fill(&n.Left, right)
 		}
 		if left != nil {
-			fill(&n.Right, left)
+			u.fill(&n.Right, left)
 		}
 		if n.Operator == "+" && left == nil && right == nil {
-			fill(&n.Left, &ast.StringNode{})
-			fill(&n.Right, &ast.StringNode{})
+			u.fill(&n.Left, &ast.StringNode{})
+			u.fill(&n.Right, &ast.StringNode{})
 		}
 	}
 }
@@ -296,14 +304,14 @@ func emptyLike(n ast.Node) ast.Node {
 }
 
 // fillArguments gives absent attributes the empty value that a function takes.
-func fillArguments(function string, arguments []ast.Node) {
+func (u *usage) fillArguments(function string, arguments []ast.Node) {
 	for i := range arguments {
 		switch function {
 		case "slug", "short", "clip", "lower", "upper", "trim", "trimPrefix", "trimSuffix", "split", "splitAfter", "replace", "repeat",
 			"indexOf", "lastIndexOf", "hasPrefix", "hasSuffix", "string", "len", "toBase64":
-			fill(&arguments[i], &ast.StringNode{})
+			u.fill(&arguments[i], &ast.StringNode{})
 		case "int", "float", "abs", "ceil", "floor", "round":
-			fill(&arguments[i], &ast.IntegerNode{})
+			u.fill(&arguments[i], &ast.IntegerNode{})
 		}
 	}
 }
