@@ -241,39 +241,3 @@ func TestTokenByCertificate(t *testing.T) {
 		t.Errorf("after the rotation: got %d", a.status)
 	}
 }
-
-func TestKeyVault(t *testing.T) {
-	r := withEntra(t)
-	v := sim.NewKeyVault(sim.KeyVaultOptions{Clock: r.clock, Tenant: r.tenant.ID(), Readers: []string{client}})
-	r.world.Vault = v
-	first := v.SetSecret("signup-sync", "application/x-pem-file", "one")
-	v.SetSecret("signup-sync", "application/x-pkcs12", "two")
-	const version = "?api-version=2026-04-01"
-	a := r.get("/secrets/signup-sync/" + version)
-	challenge := a.header.Get("WWW-Authenticate")
-	if a.status != 401 || challenge != `Bearer authorization="https://login.microsoftonline.com/`+r.tenant.ID()+`", resource="https://vault.azure.net"` {
-		t.Fatalf("got %d %q", a.status, challenge)
-	}
-	form := secretForm()
-	form.Set("scope", "https://vault.azure.net/.default")
-	r.token = r.ask(r.tenant.ID(), form).body["access_token"].(string)
-	for _, path := range []string{"/secrets/signup-sync/", "/secrets/signup-sync", "/secrets/SIGNUP-SYNC"} {
-		a := r.get(path + version)
-		if a.status != 200 || a.body["value"] != "two" || a.body["contentType"] != "application/x-pkcs12" {
-			t.Errorf("%s: got %d %s", path, a.status, a.raw)
-		}
-	}
-	if a := r.get("/secrets/signup-sync/" + first + version); a.body["value"] != "one" || !strings.HasSuffix(a.body["id"].(string), "/secrets/signup-sync/"+first) {
-		t.Errorf("by version: got %s", a.raw)
-	}
-	r.want(r.get("/secrets/other/"+version), 404, "SecretNotFound")
-	r.want(r.get("/secrets/signup-sync/0000"+version), 404, "SecretNotFound")
-	r.want(r.get("/secrets/signup-sync"), 400, "BadParameter")
-	r.token = r.tokenFor(func(c *sim.Claims) { c.Audience, c.App = "https://vault.azure.net", "another" })
-	r.want(r.get("/secrets/signup-sync"+version), 403, "Forbidden")
-	r.token = r.tokenFor(func(*sim.Claims) {}) // a token for Graph
-	r.want(r.get("/secrets/signup-sync"+version), 401, "Unauthorized")
-	if got := v.Counts()["GET /secrets/{name}/{version}"]; got != 2 {
-		t.Errorf("counted %d", got)
-	}
-}

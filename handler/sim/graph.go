@@ -281,23 +281,9 @@ var routes = []route{
 // findRoute finds the endpoint of a path with its version; segments are compared without regard to letter case. A path
 // without one gets a route that serves nothing.
 func findRoute(method, path string) (route, []string) {
-	parts := strings.Split(strings.Trim(path, "/"), "/")[1:]
+	_, rest, _ := strings.Cut(strings.Trim(path, "/"), "/")
 	for _, r := range routes {
-		want := strings.Split(strings.TrimPrefix(r.template, "/"), "/")
-		if r.method != method || len(want) != len(parts) {
-			continue
-		}
-		var vars []string
-		match := true
-		for i, w := range want {
-			if strings.HasPrefix(w, "{") {
-				vars = append(vars, parts[i])
-			} else if !strings.EqualFold(w, parts[i]) {
-				match = false
-				break
-			}
-		}
-		if match {
+		if vars, ok := matchPath(r.template, rest); ok && r.method == method {
 			return r, vars
 		}
 	}

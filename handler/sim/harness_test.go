@@ -102,14 +102,20 @@ func (r *rig) get(path string, query ...string) answer {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
+	return r.do(r.request("GET", path))
+}
+
+// request makes one for a path, or for an address.
+func (r *rig) request(method, path string) *http.Request {
+	r.Helper()
 	if !strings.HasPrefix(path, "https://") {
 		path = r.server.URL + path
 	}
-	req, err := http.NewRequestWithContext(r.Context(), "GET", path, nil)
+	req, err := http.NewRequestWithContext(r.Context(), method, path, nil)
 	if err != nil {
 		r.Fatal(err)
 	}
-	return r.do(req)
+	return req
 }
 
 func (r *rig) patch(id signup.UserID, body string) answer {

@@ -9,6 +9,7 @@ import (
 //
 //	/v1.0/…, /beta/…                  Graph
 //	/secrets/…                        the Key Vault
+//	/certificates/…, /keys/…          the Key Vault too
 //	/v1/…                             Stripe
 //	/3.0/…                            Mailchimp
 //	/services/…                       Salesforce
@@ -41,7 +42,7 @@ func (w *World) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	switch {
 	case first == "v1.0" || first == "beta":
 		h = present(w.Tenant)
-	case first == "secrets":
+	case first == "secrets" || first == "certificates" || first == "keys":
 		h = present(w.Vault)
 	case first == "v1":
 		h = present(w.Stripe)
