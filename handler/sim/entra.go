@@ -32,7 +32,11 @@ type App struct {
 	Secret        string              // "" = none
 	SecretExpires time.Time           // zero = never
 	Certificates  []*x509.Certificate // public parts, RSA
-	Roles         []string            // the granted application permissions on Graph, such as User.Read.All
+	Revoked       []*x509.Certificate // those of them that their authority has revoked
+	Federated     []FederatedCredential
+	Home          string   // the tenant where it is registered; "" = this one
+	Disabled      bool     // nobody may sign in to it
+	Roles         []string // the granted application permissions on Graph, such as User.Read.All; none = consent was never given, or is withdrawn
 }
 
 // Entra is the tenant's token endpoint for app-only access: client credentials with a secret or a signed assertion.
@@ -68,6 +72,20 @@ func (e *Entra) SetApp(a App) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.apps[strings.ToLower(a.ID)] = a
+}
+
+// RemoveApp takes the app's service principal out of the tenant.
+func (e *Entra) RemoveApp(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.apps, strings.ToLower(id))
+}
+
+// Throttle refuses so many token requests (negative: all until Faults.Clear) as those of a throttled tenant; 0 leaves the
+// Retry-After out.
+func (e *Entra) Throttle(calls int, wait time.Duration) {
+	body := mustJSON(e.errorBody(e.o.Clock.Now().UTC(), &aadsts{429, "temporarily_unavailable", 90055, "There are too many incoming requests. Please try again later."}))
+	e.Faults.Add(Fault{Path: "/oauth2/v2.0/token", Times: calls, Status: http.StatusTooManyRequests, Header: throttleHeader(wait), Body: string(body)})
 }
 
 // resources are what tokens can be had for; only Graph's have roles.
@@ -150,7 +168,9 @@ func (e *Entra) token(w http.ResponseWriter, r *http.Request, tenant, body strin
 	case form.Get("grant_type") != "client_credentials":
 		bad = &aadsts{400, "unsupported_grant_type", 70003, "The app requested an unsupported grant type '" + form.Get("grant_type") + "'."}
 	case !known:
-		bad = &aadsts{400, "unauthorized_client", 700016, "Application with identifier '" + form.Get("client_id") + "' was not found in the directory '" + tenant + "'."}
+		bad = &aadsts{400, "unauthorized_client", 700016, "Application with identifier '" + form.Get("client_id") + "' was not found in the directory '" + tenant + "'. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant."}
+	case app.Disabled:
+		bad = &aadsts{400, "unauthorized_client", 7000112, "Application '" + app.ID + "'(signup-sync) is disabled."}
 	default:
 		bad = e.authenticate(app, form, authority(r, tenant))
 	}
@@ -208,21 +228,25 @@ func resourceOf(scope string) (string, *aadsts) {
 	return resource, nil
 }
 
-// refuse writes an error in the form of the published sample.
 func (e *Entra) refuse(w http.ResponseWriter, now time.Time, a *aadsts) {
+	if a.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer error="`+a.kind+`"`)
+	}
+	writeJSONBody(w, a.status, e.errorBody(now, a))
+}
+
+// errorBody has the form of the published sample.
+func (e *Entra) errorBody(now time.Time, a *aadsts) map[string]any {
 	e.mu.Lock()
 	trace, correlation := guid(e.ids), guid(e.ids)
 	e.mu.Unlock()
 	stamp := now.Format("2006-01-02 15:04:05Z")
-	if a.status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Bearer error="`+a.kind+`"`)
-	}
-	writeJSONBody(w, a.status, map[string]any{
+	return map[string]any{
 		"error":             a.kind,
 		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s", a.code, a.text, trace, correlation, stamp),
 		"error_codes":       []int{a.code}, "timestamp": stamp, "trace_id": trace, "correlation_id": correlation,
 		"error_uri": "https://login.microsoftonline.com/error?code=" + strconv.Itoa(a.code),
-	})
+	}
 }
 
 func writeJSONBody(w http.ResponseWriter, status int, body any) {

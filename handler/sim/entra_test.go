@@ -22,12 +22,12 @@ import (
 	"signup-sync/handler/sim"
 )
 
-// withEntra adds a token endpoint, where the client has a secret and, if given, a certificate.
-func withEntra(t *testing.T, certs ...*x509.Certificate) *rig {
+// withEntra adds a token endpoint, where the client has a secret.
+func withEntra(t *testing.T) *rig {
 	r := serve(t, calm())
 	r.token = ""
 	r.world.Entra = sim.NewEntra(sim.EntraOptions{Clock: r.clock, Assertion: r.clock, Tenant: r.tenant.ID(), Domain: r.tenant.Domain(),
-		Apps: []sim.App{{ID: client, Secret: "s3cret", Certificates: certs, Roles: []string{"User.Read.All"}}}})
+		Apps: []sim.App{{ID: client, Secret: "s3cret", Roles: []string{"User.Read.All"}}}})
 	return r
 }
 
@@ -122,6 +122,58 @@ func TestTokenRefusals(t *testing.T) {
 	}
 }
 
+// aadsts is the code of the token endpoint's error; 0 = none.
+func (a answer) aadsts() float64 {
+	codes, _ := a.body["error_codes"].([]any)
+	if len(codes) != 1 {
+		return 0
+	}
+	code, _ := codes[0].(float64)
+	return code
+}
+
+func TestChangesOfARegistration(t *testing.T) {
+	r := withEntra(t)
+	ask := func() answer { return r.ask(r.tenant.ID(), secretForm()) }
+	app := sim.App{ID: client, Secret: "s3cret"}
+	r.world.Entra.SetApp(app)
+	a := ask()
+	r.token, _ = a.body["access_token"].(string)
+	if a.status != 200 {
+		t.Fatalf("consent withdrawn: got %d %s", a.status, a.raw)
+	}
+	r.want(r.get(users), 403, "Authorization_RequestDenied")
+	app.Disabled = true
+	r.world.Entra.SetApp(app)
+	if a := ask(); a.status != 400 || a.aadsts() != 7000112 || a.body["error"] != "unauthorized_client" {
+		t.Errorf("disabled: got %d %s", a.status, a.raw)
+	}
+	r.world.Entra.RemoveApp(client)
+	if a := ask(); a.status != 400 || a.aadsts() != 700016 {
+		t.Errorf("removed: got %d %s", a.status, a.raw)
+	}
+}
+
+func TestAThrottledTokenEndpoint(t *testing.T) {
+	r := withEntra(t)
+	r.world.Entra.Throttle(1, 9*time.Second)
+	if a := r.get("/" + r.tenant.ID() + "/v2.0/.well-known/openid-configuration"); a.status != 200 {
+		t.Errorf("the configuration is throttled too: %d", a.status)
+	}
+	a := r.ask(r.tenant.ID(), secretForm())
+	var want map[string]any
+	if err := json.Unmarshal(sample(t, "error-token.json"), &want); err != nil {
+		t.Fatal(err)
+	}
+	sameKeys(t, "error", a.body, want)
+	if a.status != 429 || a.header.Get("Retry-After") != "9" || a.aadsts() != 90055 || a.body["error"] != "temporarily_unavailable" {
+		t.Errorf("got %d %v %s", a.status, a.header, a.raw)
+	}
+	if a := r.ask(r.tenant.ID(), secretForm()); a.status != 200 {
+		t.Errorf("afterwards: got %d", a.status)
+	}
+}
+
 func TestOpenIDConfiguration(t *testing.T) {
 	r := withEntra(t)
 	a := r.get("/" + r.tenant.ID() + "/v2.0/.well-known/openid-configuration")
@@ -183,7 +235,9 @@ func TestTokenByCertificate(t *testing.T) {
 	key, cert := keyPair(t, start.Add(-time.Hour), start.Add(24*time.Hour))
 	otherKey, otherCert := keyPair(t, start.Add(-time.Hour), start.Add(24*time.Hour))
 	oldKey, oldCert := keyPair(t, start.Add(-48*time.Hour), start.Add(-time.Hour))
-	r := withEntra(t, oldCert, cert)
+	revokedKey, revoked := keyPair(t, start.Add(-time.Hour), start.Add(24*time.Hour))
+	r := withEntra(t)
+	r.world.Entra.SetApp(sim.App{ID: client, Certificates: []*x509.Certificate{oldCert, cert, revoked}, Revoked: []*x509.Certificate{revoked}})
 	print := func(c *x509.Certificate) []byte { s := sha256.Sum256(c.Raw); return s[:] }
 	aud := r.server.URL + "/" + r.tenant.ID() + "/oauth2/v2.0/token"
 	type m = map[string]any
@@ -207,15 +261,21 @@ func TestTokenByCertificate(t *testing.T) {
 		{"thumbprint for URLs", assertion(t, key, with(head, "x5t#S256", base64.RawURLEncoding.EncodeToString(print(cert))), claims), 0},
 		{"certificate not registered", assertion(t, otherKey, with(head, "x5t#S256", base64.StdEncoding.EncodeToString(print(otherCert))), claims), 700027},
 		{"certificate expired", assertion(t, oldKey, with(head, "x5t#S256", base64.StdEncoding.EncodeToString(print(oldCert))), claims), 700027},
-		{"signed by another key", assertion(t, otherKey, head, claims), 50013},
-		{"no algorithm", assertion(t, key, with(head, "alg", "none"), claims), 50013},
-		{"no thumbprint", assertion(t, key, with(head, "x5t#S256", ""), claims), 700027},
+		{"signed by another key", assertion(t, otherKey, head, claims), 700027},
+		{"no algorithm", assertion(t, key, with(head, "alg", "none"), claims), 5002738},
+		{"no thumbprint", assertion(t, key, with(head, "x5t#S256", ""), claims), 5002723},
 		{"expired", assertion(t, key, head, with(claims, "exp", start.Unix()-301)), 700024},
 		{"from the future", assertion(t, key, head, with(claims, "nbf", start.Unix()+301)), 700024},
 		{"without an end", assertion(t, key, head, with(claims, "exp", 0)), 700024},
-		{"another issuer", assertion(t, key, head, with(claims, "iss", "x")), 50013},
-		{"another subject", assertion(t, key, head, with(claims, "sub", "x")), 50013},
-		{"another endpoint", assertion(t, key, head, with(claims, "aud", "https://login.microsoftonline.com/x/oauth2/v2.0/token")), 50013},
+		{"another issuer", assertion(t, key, head, with(claims, "iss", "x")), 700021},
+		{"another subject", assertion(t, key, head, with(claims, "sub", "x")), 700021},
+		{"of another app", assertion(t, key, head, with(with(claims, "iss", "x"), "sub", "x")), 700021},
+		{"another endpoint", assertion(t, key, head, with(claims, "aud", "https://login.microsoftonline.com/x/oauth2/v2.0/token")), 700023},
+		{"for the tenant's issuer", assertion(t, key, head, with(claims, "aud", r.server.URL+"/"+r.tenant.ID()+"/v2.0")), 0},
+		{"for years", assertion(t, key, head, with(claims, "exp", start.Unix()+1e8)), 0},
+		{"revoked", assertion(t, revokedKey, with(head, "x5t#S256", base64.StdEncoding.EncodeToString(print(revoked))), claims), 7000214},
+		{"without a type", assertion(t, key, with(head, "typ", ""), claims), 50027},
+		{"of another type", assertion(t, key, with(head, "typ", "at+jwt"), claims), 50027},
 		{"not a token", "abc", 50027},
 	}
 	for _, tt := range tests {
@@ -228,8 +288,7 @@ func TestTokenByCertificate(t *testing.T) {
 				}
 				return
 			}
-			codes, _ := a.body["error_codes"].([]any)
-			if a.status != 401 || len(codes) != 1 || codes[0] != tt.code {
+			if a.status != 401 || a.aadsts() != tt.code {
 				t.Errorf("got %d %s", a.status, a.raw)
 			}
 		})

@@ -16,6 +16,7 @@ type IdentityOptions struct {
 	Tenant    string        // the id of the tenant of the subscription
 	Header    string        // the value of IDENTITY_HEADER, which callers repeat
 	ClientID  string        // of the identity; "" = one that is assigned by the system, and asked for without a name
+	ObjectID  string        // of the identity: its principal id, the subject of its tokens
 	TokenLife time.Duration // 0 = 24 hours, as in the field
 	Resources []string      // what tokens can be had for; nil = those of the simulated Azure services
 }
@@ -44,7 +45,7 @@ func NewIdentity(o IdentityOptions) *Identity {
 	}
 	setDefault(&o.TokenLife, 24*time.Hour)
 	if o.Resources == nil {
-		o.Resources = []string{resourceVault, resourceStorage, resourceServiceBus, resourceEventGrid}
+		o.Resources = []string{resourceVault, resourceStorage, resourceServiceBus, resourceEventGrid, resourceExchange}
 	}
 	return &Identity{o: o}
 }
@@ -67,20 +68,45 @@ func (i *Identity) answer(w http.ResponseWriter, r *http.Request, now time.Time)
 	case r.Method != http.MethodGet || q.Get("api-version") != "2019-08-01":
 		refuseIdentity(w, http.StatusBadRequest, "The request's method or api-version is not supported.")
 	case q.Get("client_id") != i.o.ClientID || q.Has("principal_id") || q.Has("object_id") || q.Has("mi_res_id"):
-		refuseIdentity(w, http.StatusBadRequest, "Unable to load the proper Managed Identity.")
+		refuseIdentity(w, http.StatusBadRequest, "No Managed Identity found for specified ClientId/ResourceId/PrincipalId.")
 	case !slices.Contains(i.o.Resources, strings.TrimSuffix(resource, "/")):
 		refuseIdentity(w, http.StatusBadRequest, "AADSTS500011: The resource principal named "+resource+" was not found in the tenant.")
 	default:
-		c := Claims{Audience: resource, Issuer: "https://sts.windows.net/" + i.o.Tenant + "/", Tenant: i.o.Tenant, App: i.o.ClientID,
+		c := Claims{Audience: resource, Issuer: "https://sts.windows.net/" + i.o.Tenant + "/", Tenant: i.o.Tenant, App: i.o.ClientID, Subject: i.o.ObjectID, Object: i.o.ObjectID,
 			IssuedAt: now.Unix(), Expires: now.Add(i.o.TokenLife).Unix()}
+		if resource == resourceExchange { // tokens for it are of version 2.0, and name it by its id
+			c.Audience, c.Issuer = exchangeID, entraIssuer+i.o.Tenant+"/v2.0"
+		}
 		// Clients keep a token by the machine's time, whatever the simulated one is.
 		writeJSONBody(w, http.StatusOK, map[string]string{"access_token": Token(c), "resource": resource, "token_type": "Bearer",
 			"client_id": i.o.ClientID, "expires_on": strconv.FormatInt(time.Now().Add(i.o.TokenLife).Unix(), 10)})
 	}
 }
 
+// identityFailures are the texts for what passes by itself. While an identity is being changed the endpoint says that there
+// is none, and so does the one of a virtual machine while it is upgraded (docs: How to use managed identities on an Azure VM
+// to acquire an access token, error handling); what App Service says then is not published.
+var identityFailures = map[int]string{
+	http.StatusNotFound:            "No Managed Identity found for specified ClientId/ResourceId/PrincipalId.",
+	http.StatusGone:                "The identity endpoint is being updated.",
+	http.StatusTooManyRequests:     "Too many requests.",
+	http.StatusInternalServerError: "An unexpected error occurred while fetching the token.",
+}
+
+// Fail answers so many calls (negative: all until Faults.Clear) with 404, 410, 429 or 500; wait is the Retry-After of a 429.
+func (i *Identity) Fail(status, calls int, wait time.Duration) {
+	if status != http.StatusTooManyRequests {
+		wait = 0
+	}
+	i.Faults.Add(Fault{Times: calls, Status: status, Header: throttleHeader(wait), Body: string(mustJSON(identityError(status, identityFailures[status])))})
+}
+
 func refuseIdentity(w http.ResponseWriter, status int, message string) {
-	writeJSONBody(w, status, map[string]any{"statusCode": status, "message": message, "correlationId": "00000000-0000-4000-8000-00000000c0de"})
+	writeJSONBody(w, status, identityError(status, message))
+}
+
+func identityError(status int, message string) map[string]any {
+	return map[string]any{"statusCode": status, "message": message, "correlationId": "00000000-0000-4000-8000-00000000c0de"}
 }
 
 // admits reports that a call carries a token for this resource. A service takes its name with the slash and without.

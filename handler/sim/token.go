@@ -19,7 +19,8 @@ type Claims struct {
 	Issuer   string   `json:"iss"`             //
 	Tenant   string   `json:"tid"`             // the tenant's id
 	App      string   `json:"appid,omitempty"` // the client id
-	Subject  string   `json:"sub,omitempty"`   //
+	Subject  string   `json:"sub,omitempty"`   // of an app or an identity: its object id
+	Object   string   `json:"oid,omitempty"`   // the same
 	Roles    []string `json:"roles,omitempty"` // application permissions
 	IssuedAt int64    `json:"iat"`             // seconds since 1970
 	Expires  int64    `json:"exp"`             // seconds since 1970
