@@ -137,7 +137,7 @@ func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
 		return err
 	}
 	credential, err := identity.OpenApp(identity.AppOptions{
-		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: bounded(a.http),
+		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: bounded(a.http), Log: log,
 		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: a.identity,
 	})
 	if err != nil {

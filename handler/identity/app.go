@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,8 +21,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-
-	"signup-sync/handler/signup"
 )
 
 // The kinds of credential, values of ENTRA_CREDENTIAL.
@@ -35,8 +34,17 @@ const (
 // not from ciamlogin.com, which is for people.
 const defaultAuthority = "https://login.microsoftonline.com"
 
-// exchange is the audience that a federated credential's assertion must have.
-const exchange = "api://AzureADTokenExchange/.default"
+// exchange is the audience that a federated credential's assertion must have, by the cloud of the token endpoint (docs:
+// Configure an app to trust a managed identity).
+func exchange(authority string) string {
+	switch hostOf(authority) {
+	case "login.microsoftonline.us":
+		return "api://AzureADTokenExchangeUSGov/.default"
+	case "login.partner.microsoftonline.cn", "login.chinacloudapi.cn":
+		return "api://AzureADTokenExchangeChina/.default"
+	}
+	return "api://AzureADTokenExchange/.default"
+}
 
 // AppOptions say by what the app proves itself to the tenant.
 type AppOptions struct {
@@ -45,6 +53,7 @@ type AppOptions struct {
 	ClientID  string // of the app registration
 	Authority string // root of the token endpoint, https; "" is the global cloud's
 	HTTP      *http.Client
+	Log       *slog.Logger
 
 	Secret   string                 // for Secret
 	Vault    string                 // the Key Vault's URL, for Certificate
@@ -52,9 +61,18 @@ type AppOptions struct {
 	Identity azcore.TokenCredential // this program's own identity in Azure, for Certificate and Federated
 }
 
+// App is the app's credential in the tenant.
+type App struct {
+	*cached
+	certificate *certificate // nil for another kind
+}
+
+var _ azcore.TokenCredential = (*App)(nil)
+
 // OpenApp makes the app's credential and does no I/O; a certificate is loaded with the first token. All errors in
-// o are reported at once. The credential's own errors are *signup.Error and hold no secret and no assertion.
-func OpenApp(o AppOptions) (azcore.TokenCredential, error) {
+// o are reported at once. The credential keeps its tokens and renews them ahead; its errors are *signup.Error and hold no
+// secret and no assertion.
+func OpenApp(o AppOptions) (*App, error) {
 	if o.Kind == "" {
 		o.Kind = Certificate
 	}
@@ -65,29 +83,45 @@ func OpenApp(o AppOptions) (azcore.TokenCredential, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	options := clientOptions(o.HTTP)
-	options.Cloud = cloud.Configuration{ActiveDirectoryAuthorityHost: o.Authority}
-	custom := o.Authority != defaultAuthority // else MSAL would ask login.microsoftonline.com about it
+	options, discovery := o.client()
 	switch o.Kind {
 	case Secret:
 		inner, err := azidentity.NewClientSecretCredential(o.Tenant, o.ClientID, o.Secret,
-			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: custom})
+			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: !discovery})
 		if err != nil {
 			return nil, errors.New("the client secret credential cannot be made: check ENTRA_TENANT_ID and ENTRA_CLIENT_ID")
 		}
-		return &redacted{inner}, nil
+		return &App{cached: newCached(inner, tokenError)}, nil
 	case Federated:
-		inner, err := azidentity.NewClientAssertionCredential(o.Tenant, o.ClientID, assertion(o.Identity),
-			&azidentity.ClientAssertionCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: custom})
+		inner, err := newAsserted(o, o.identityToken)
 		if err != nil {
 			return nil, errors.New("the federated credential cannot be made: check ENTRA_TENANT_ID and ENTRA_CLIENT_ID")
 		}
-		return &federated{inner}, nil
+		return &App{cached: newCached(inner, tokenError)}, nil
 	default:
-		return newCertificate(o, azidentity.ClientCertificateCredentialOptions{
-			ClientOptions: options, DisableInstanceDiscovery: custom,
-		})
+		inner, err := newCertificate(o)
+		if err != nil {
+			return nil, err
+		}
+		return &App{cached: newCached(inner, tokenError), certificate: inner}, nil
 	}
+}
+
+// identityToken is the managed identity's token, which a federated credential takes as the assertion.
+func (o AppOptions) identityToken(ctx context.Context) (string, error) {
+	token, err := o.Identity.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{exchange(o.Authority)}})
+	if err != nil {
+		return "", identityError(err)
+	}
+	return token.Token, nil
+}
+
+// client are the options of a client of the token endpoint. Of an authority that is not the global cloud's
+// login.microsoftonline.com is not asked: discovery is off.
+func (o AppOptions) client() (options azcore.ClientOptions, discovery bool) {
+	options = clientOptions(o.HTTP)
+	options.Cloud = cloud.Configuration{ActiveDirectoryAuthorityHost: o.Authority}
+	return options, o.Authority == defaultAuthority
 }
 
 func (o AppOptions) check() error {
@@ -99,6 +133,7 @@ func (o AppOptions) check() error {
 	}
 	require(o.Tenant != "", "ENTRA_TENANT_ID is not set")
 	require(o.ClientID != "", "ENTRA_CLIENT_ID is not set")
+	require(o.Log != nil, "the logger is missing")
 	u, err := url.Parse(o.Authority)
 	require(err == nil && u.Scheme == "https" && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.User == nil,
 		"ENTRA_AUTHORITY is not an https URL of a host without a path")
@@ -130,90 +165,9 @@ func clientOptions(hc *http.Client) azcore.ClientOptions {
 	return o
 }
 
-// OpenOwn is who this program is in Azure, for Storage and Key Vault: its managed identity (clientID "" is the
-// system-assigned one), or the Azure CLI's login where managed is false.
-func OpenOwn(managed bool, clientID string, hc *http.Client) (azcore.TokenCredential, error) {
-	if !managed {
-		c, err := azidentity.NewAzureCLICredential(nil)
-		if err != nil {
-			return nil, fmt.Errorf("make the Azure CLI credential: %w", err)
-		}
-		return c, nil
-	}
-	o := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: clientOptions(hc)}
-	if clientID != "" {
-		o.ID = azidentity.ClientID(clientID)
-	}
-	c, err := azidentity.NewManagedIdentityCredential(o)
-	if err != nil {
-		return nil, fmt.Errorf("make the managed identity credential: %w", err)
-	}
-	return c, nil
-}
-
-// redacted turns a credential's errors into ours.
-type redacted struct{ inner azcore.TokenCredential }
-
-func (c *redacted) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	token, err := c.inner.GetToken(ctx, o)
-	if err != nil {
-		return azcore.AccessToken{}, tokenError(err)
-	}
-	return token, nil
-}
-
-// federated exchanges the identity's token for one of the tenant.
-type federated struct{ inner azcore.TokenCredential }
-
-// assertionFailed is the context key under which the assertion leaves its error: MSAL would keep only its text.
-type assertionFailed struct{}
-
-func (c *federated) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	var failed error
-	token, err := c.inner.GetToken(context.WithValue(ctx, assertionFailed{}, &failed), o)
-	if failed != nil && err != nil {
-		return azcore.AccessToken{}, failed
-	}
-	if err != nil {
-		return azcore.AccessToken{}, tokenError(err)
-	}
-	return token, nil
-}
-
-func assertion(identity azcore.TokenCredential) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		token, err := identity.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{exchange}})
-		if err != nil {
-			e := identityError(err)
-			if failed, ok := ctx.Value(assertionFailed{}).(*error); ok {
-				*failed = e
-			}
-			return "", e
-		}
-		return token.Token, nil
-	}
-}
-
-// identityError is about this program's own identity, not about the app in the tenant. While an identity is being changed
-// its endpoint may say for minutes that there is none (404, 410).
-func identityError(err error) *signup.Error {
-	e := &signup.Error{Class: signup.Transient, Code: "no-identity", Detail: "this program's Azure identity gives no token"}
-	failed, ok := errors.AsType[*azidentity.AuthenticationFailedError](err)
-	if !ok || failed.RawResponse == nil {
-		return e
-	}
-	e.Status = failed.RawResponse.StatusCode
-	class, _, refused := signup.StatusClass(e.Status)
-	absent := e.Status == http.StatusNotFound || e.Status == http.StatusGone
-	if refused && !absent && (class == signup.Permanent || class == signup.Systemic) {
-		e.Class = signup.Systemic
-		e.Detail = "the managed identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the app"
-	}
-	return e
-}
-
-// loopback reports that u leads to this machine, where simulators are.
-func loopback(u *url.URL) bool {
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+// loopback reports that a host, with or without a port, is this machine by its very name; simulators are there.
+func loopback(host string) bool {
+	name := (&url.URL{Host: host}).Hostname()
+	ip := net.ParseIP(name)
+	return name == "localhost" || ip != nil && ip.IsLoopback()
 }

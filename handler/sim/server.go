@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -40,14 +41,20 @@ func Serve(ctx context.Context, addr string, h http.Handler) (*Server, error) {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("listen on %s: the simulations are served on loopback only", addr)
 	}
-	cert, ca, err := makeCertificate()
-	if err != nil {
-		return nil, fmt.Errorf("make a certificate: %w", err)
-	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	return ServeOn(ctx, l, h)
+}
+
+// ServeOn is Serve for a listener that is open already, such as one within the process: its connections know simulated
+// time.
+func ServeOn(ctx context.Context, l net.Listener, h http.Handler) (*Server, error) {
+	cert, ca, err := makeCertificate()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a certificate: %w", err), l.Close())
 	}
 	s := &Server{URL: "https://" + l.Addr().String(), Addr: l.Addr().String(), CA: ca, done: make(chan struct{})}
 	s.http = &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
@@ -98,7 +105,8 @@ func makeCertificate() (tls.Certificate, []byte, error) {
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"}, NotBefore: from, NotAfter: to,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		DNSNames:    []string{"localhost", "*.vault.azure.net", "login.microsoftonline.com", "*.ciamlogin.com", "graph.microsoft.com"}}
+		DNSNames: []string{"localhost", "*.vault.azure.net", "login.microsoftonline.com", "*.ciamlogin.com", "graph.microsoft.com",
+			"*.vault.usgovcloudapi.net", "login.microsoftonline.us", "login.partner.microsoftonline.cn", "login.chinacloudapi.cn"}}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
 	if err != nil {
 		return tls.Certificate{}, nil, err
