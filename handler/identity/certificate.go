@@ -141,6 +141,9 @@ func (c *certificate) elect(ctx context.Context, o policy.TokenRequestOptions, b
 		}
 		silent = silent || v.err.Class != signup.Systemic
 	}
+	if first == nil {
+		first = candidates[0].err // none was tried, since all have failed since begun
+	}
 	return azcore.AccessToken{}, first
 }
 

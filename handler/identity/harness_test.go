@@ -63,15 +63,16 @@ func rsaKey(t *testing.T, i int) *rsa.PrivateKey {
 	return rsaKeys[i].key
 }
 
-// certify makes a certificate for a key that begins an hour ago.
-func certify(t *testing.T, key crypto.Signer, life time.Duration) *x509.Certificate {
+// certify makes a certificate for a key that begins an hour ago, or at the given time.
+func certify(t *testing.T, key crypto.Signer, life time.Duration, from ...time.Time) *x509.Certificate {
 	t.Helper()
+	from = append(from, time.Now().Add(-time.Hour))
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "signup-sync"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life)}
+		NotBefore: from[0], NotAfter: time.Now().Add(life)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
