@@ -139,6 +139,8 @@ type world struct {
 	client *http.Client
 	log    *lines
 	known  map[string]bool // the addresses that lead here
+
+	identity **sim.Identity // nil = there is none
 }
 
 // route lets a host's name lead here. That the server's certificate has the name is checked, so that it must.
@@ -173,7 +175,9 @@ func serveWorld(t *testing.T, l net.Listener, dial func(context.Context, string,
 		log:   &lines{},
 		known: map[string]bool{hostPort(vaultURL): true, hostPort(authority): true},
 	}
-	s, err := sim.ServeOn(t.Context(), l, &sim.World{Entra: w.entra, Vault: w.vault})
+	all := &sim.World{Entra: w.entra, Vault: w.vault}
+	w.identity = &all.Identity
+	s, err := sim.ServeOn(t.Context(), l, all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func parseReference(text, vault string) (reference, error) {
 		if len(path) < 2 || len(path) > 3 || !strings.EqualFold(path[0], "secrets") {
 			return bad("wants a SecretUri such as https://VAULT.vault.azure.net/secrets/NAME")
 		}
-		r.vault, r.name, r.version = "https://"+u.Host, path[1], strings.Join(path[2:], "")
+		r.vault, r.name, r.version = "https://"+strings.ToLower(u.Host), path[1], strings.Join(path[2:], "")
 	case loopback(hostOf(vault)): // a simulated vault has one address and no name
 		r.vault = vault
 	case !vaultName.MatchString(values["vaultname"]):
