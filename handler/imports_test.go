@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 var fences = map[string][]string{
 	"github.com/microsoftgraph/":                               {"handler/entra"},
 	"github.com/microsoft/kiota":                               {"handler/entra"},
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity":         {"handler/identity", "handler/connector"},
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity":         {"handler/identity"},
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/": {"handler/identity"},
 	"software.sslmate.com/":                                    {"handler/identity"},
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":      {"handler/ledger"},

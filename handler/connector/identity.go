@@ -3,13 +3,11 @@ package connector
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"signup-sync/handler/signup"
 )
@@ -22,7 +20,7 @@ const (
 	scopeDatabases  = "https://ossrdbms-aad.database.windows.net/.default" // PostgreSQL and MySQL
 )
 
-// tokenTimeout bounds a call to the credential, which knows no limit of its own.
+// tokenTimeout bounds a call to the credential, which may wait for a renewal that takes longer.
 const tokenTimeout = 20 * time.Second
 
 // identity is the app's own identity at one of Azure's services.
@@ -59,42 +57,21 @@ func noToken(class signup.Class, detail string) *signup.Error {
 	return &signup.Error{Class: class, Code: "no-token", Detail: detail}
 }
 
-// tokenError says whose fault it is that there is no token. The text of the cause is not kept: it repeats what the
-// endpoint said.
+// tokenError is the outcome of a call for which there is no token: what the credential says about it, without the status,
+// which is not the destination's: a 403 or 404 of that would be about the user. Of a credential that says nothing we know,
+// the text is not kept, since it repeats what the endpoint said.
 func tokenError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return cancelled("get a token", ctx.Err())
 	}
-	if e, ok := errors.AsType[*signup.Error](err); ok {
-		return e
+	known, ok := errors.AsType[*signup.Error](err)
+	if !ok {
+		return noToken(signup.Transient, "the app's Azure identity gives no token")
 	}
-	var (
-		failed *azidentity.AuthenticationFailedError
-		final  interface{ NonRetriable() } // of azcore: for a credential that is not there at all, it has no better name
-	)
-	switch {
-	case errors.As(err, &failed):
-		return tokenRefused(failed.RawResponse)
-	case errors.As(err, &final):
-		return noToken(signup.Systemic, "the app's Azure identity cannot be used here: give the Function App a managed identity, or sign in with the Azure CLI")
+	e := noToken(known.Class, known.Detail)
+	e.RetryAfter = known.RetryAfter
+	if known.Status != 0 {
+		e.Detail += " (HTTP " + strconv.Itoa(known.Status) + ")"
 	}
-	return noToken(signup.Transient, "the app's Azure identity gives no token")
-}
-
-// tokenRefused judges the answer of a token endpoint; nil if there was none. While an identity is being changed its
-// endpoint may say for minutes that there is none (404, 410). The outcome does not have the status, which is not the
-// destination's: a 403 or 404 of that would be about the user.
-func tokenRefused(resp *http.Response) error {
-	e := noToken(signup.Transient, "the app's Azure identity gives no token")
-	if resp == nil {
-		return e
-	}
-	class, _, refused := signup.StatusClass(resp.StatusCode)
-	absent := resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone
-	if refused && !absent && (class == signup.Permanent || class == signup.Systemic) {
-		e.Class = signup.Systemic
-		e.Detail = "the app's Azure identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the Function App"
-	}
-	e.Detail += " (HTTP " + strconv.Itoa(resp.StatusCode) + ")"
 	return e
 }

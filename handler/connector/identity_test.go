@@ -12,39 +12,26 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"signup-sync/handler/connector"
+	who "signup-sync/handler/identity"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
 )
 
 func TestWithoutATokenNothingIsSent(t *testing.T) {
-	answered := func(status int) error {
-		return &azidentity.AuthenticationFailedError{RawResponse: &http.Response{StatusCode: status, Body: http.NoBody}}
-	}
-	const (
-		gives   = "the app's Azure identity gives no token"
-		refused = "the app's Azure identity is refused: check AZURE_CLIENT_ID and that the identity is assigned to the Function App"
-	)
 	tests := []struct {
 		name   string
 		err    error
-		class  signup.Class
+		want   signup.Class
+		wait   time.Duration
 		detail string
 	}{
-		{"not there", azidentity.NewCredentialUnavailableError("secret"), signup.Systemic,
-			"the app's Azure identity cannot be used here: give the Function App a managed identity, or sign in with the Azure CLI"},
-		{"no answer", &azidentity.AuthenticationFailedError{}, signup.Transient, gives},
-		{"not assigned", answered(400), signup.Systemic, refused + " (HTTP 400)"},
-		{"wrong header", answered(401), signup.Systemic, refused + " (HTTP 401)"},
-		{"forbidden", answered(403), signup.Systemic, refused + " (HTTP 403)"},
-		{"being changed", answered(404), signup.Transient, gives + " (HTTP 404)"},
-		{"being upgraded", answered(410), signup.Transient, gives + " (HTTP 410)"},
-		{"throttled", answered(429), signup.Transient, gives + " (HTTP 429)"},
-		{"outage", answered(500), signup.Transient, gives + " (HTTP 500)"},
-		{"unavailable", answered(503), signup.Transient, gives + " (HTTP 503)"},
-		{"anything", errors.New("secret"), signup.Transient, gives},
+		{"not there", &signup.Error{Class: signup.Systemic, Code: "no-az", Detail: "the Azure CLI is not found"}, signup.Systemic, 0, "the Azure CLI is not found"},
+		{"refused", &signup.Error{Class: signup.Systemic, Code: "no-identity", Status: 403, Detail: "it is refused"}, signup.Systemic, 0, "it is refused (HTTP 403)"},
+		{"being changed", fmt.Errorf("x: %w", &signup.Error{Code: "no-identity", Status: 404, Detail: "it gives no token"}), signup.Transient, 0, "it gives no token (HTTP 404)"},
+		{"throttled", &signup.Error{Class: signup.Throttled, Status: 429, Detail: "it gives no token", RetryAfter: time.Minute}, signup.Throttled, time.Minute, "it gives no token (HTTP 429)"},
+		{"anything", errors.New("secret"), signup.Transient, 0, "the app's Azure identity gives no token"},
 	}
 	for _, tt := range tests {
 		calls := 0
@@ -52,10 +39,10 @@ func TestWithoutATokenNothingIsSent(t *testing.T) {
 		id.err = tt.err
 		for kind, c := range all {
 			e := call(t, c, ada)
-			if e.Class != tt.class || e.Code != "no-token" || e.Detail != tt.detail || e.Status != 0 || e.Err != nil || calls != 0 {
+			if e.Class != tt.want || e.Code != "no-token" || e.Detail != tt.detail || e.Status != 0 || e.RetryAfter != tt.wait || e.Err != nil || calls != 0 {
 				t.Errorf("%s, %s: got %s, %v after %d calls", tt.name, kind, e.Class, e, calls)
 			}
-			if e, ok := errors.AsType[*signup.Error](c.Check(t.Context())); !ok || e.Class != tt.class || calls != 0 {
+			if e, ok := errors.AsType[*signup.Error](c.Check(t.Context())); !ok || e.Class != tt.want || calls != 0 {
 				t.Errorf("%s, %s: check: %v", tt.name, kind, e)
 			}
 		}
@@ -81,7 +68,7 @@ type patient struct{ called chan struct{} }
 func (p patient) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	close(p.called)
 	<-ctx.Done()
-	return azcore.AccessToken{}, &azidentity.AuthenticationFailedError{} // which does not unwrap to the cause
+	return azcore.AccessToken{}, errors.New("given up") // which does not unwrap to the cause
 }
 
 func TestACredentialThatNeverAnswersIsTransient(t *testing.T) {
@@ -119,13 +106,7 @@ func managed(t *testing.T, there *sim.Identity, header, clientID string) azcore.
 	root, client := serve(t, there)
 	t.Setenv("IDENTITY_ENDPOINT", root+"/msi/token/")
 	t.Setenv("IDENTITY_HEADER", header)
-	o := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{
-		Transport: client, Retry: policy.RetryOptions{MaxRetries: -1},
-	}}
-	if clientID != "" {
-		o.ID = azidentity.ClientID(clientID)
-	}
-	c, err := azidentity.NewManagedIdentityCredential(o)
+	c, err := who.OpenOwn(true, clientID, client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,9 +165,9 @@ func TestTheManagedIdentityIsRefused(t *testing.T) {
 	}{
 		{header, "22222222-5eed-4000-8000-0000000000bb", nil, signup.Systemic, 400}, // not assigned
 		{"other", "", nil, signup.Systemic, 401},
-		{header, "", &sim.Fault{Status: 503}, signup.Transient, 503},
-		{header, "", &sim.Fault{}, signup.Transient, 0}, // cut
-		{header, "", &sim.Fault{Status: 200, Body: "<html>sign in</html>"}, signup.Transient, 0},
+		{header, "", &sim.Fault{Times: -1, Status: 503}, signup.Transient, 503},
+		{header, "", &sim.Fault{Times: -1}, signup.Transient, 0}, // cut
+		{header, "", &sim.Fault{Times: -1, Status: 200, Body: "<html>sign in</html>"}, signup.Transient, 0},
 	}
 	for _, tt := range tests {
 		if tt.fault != nil {

@@ -2,8 +2,10 @@ package identity_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,8 +25,15 @@ var storageToken = policy.TokenRequestOptions{Scopes: []string{"https://storage.
 
 const header = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a"
 
-// managed is the real credential of a Function App. Microsoft's library keeps its tokens for the whole process, so that
-// every test has a client id of its own.
+// someClient is a client id that no other test has: Microsoft's library keeps the tokens of managed identities for the
+// whole process.
+func someClient() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// managed is the real credential of a Function App.
 func (w world) managed(endpoint *sim.Identity, client string) azcore.TokenCredential {
 	w.t.Helper()
 	*w.identity = endpoint
@@ -38,7 +47,7 @@ func (w world) managed(endpoint *sim.Identity, client string) azcore.TokenCreden
 }
 
 func TestManyCallersAskTheManagedIdentityOnce(t *testing.T) {
-	const client = "11111111-5eed-4000-8000-000000000001"
+	client := someClient()
 	inBubble(t, func(t *testing.T, w world) {
 		there := sim.NewIdentity(sim.IdentityOptions{Tenant: tenantID, Header: header, ClientID: client})
 		c := w.managed(there, client)
@@ -102,7 +111,7 @@ func TestTheManagedIdentityGivesNoToken(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w world) {
-				const client = "11111111-5eed-4000-8000-000000000002" // for which there never is a token
+				client := someClient()
 				if test.client == "" {
 					test.client = client
 				}
@@ -127,7 +136,7 @@ func TestTheManagedIdentityGivesNoToken(t *testing.T) {
 
 // The whole way of a Function App: managed identity, vault, token.
 func TestTheManagedIdentityOpensTheVault(t *testing.T) {
-	const client = "11111111-5eed-4000-8000-000000000003"
+	client := someClient()
 	inBubble(t, func(t *testing.T, w world) {
 		there := sim.NewIdentity(sim.IdentityOptions{Tenant: tenantID, Header: header, ClientID: client})
 		cert := certify(t, rsaKey(t, 0), 60*day)
