@@ -38,16 +38,18 @@ var advices = []advice{
 	{[]int{700030}, signup.Systemic, 0, "the certificate's subject is not authorised on the app: upload the certificate's public part itself to the app registration"},
 	{[]int{700024, 500133}, signup.Systemic, 0, "the assertion is outside of its time range: set this machine's clock"},
 	{[]int{50012, 50013, 50027}, signup.Systemic, 0, "the assertion or its signature is not valid for the app: check that ENTRA_CLIENT_ID is the app whose certificate this is"},
+	{[]int{700021, 700023, 5002723, 5002738}, signup.Systemic, 0, "the assertion is not for this app and token endpoint: check ENTRA_CLIENT_ID, ENTRA_TENANT_ID and ENTRA_AUTHORITY"},
 	{[]int{50194}, signup.Systemic, 0, "the app is for another tenant alone: make its registration multi-tenant, or register one in the External ID tenant"},
 	{[]int{500011}, signup.Systemic, 0, "Microsoft Graph is not known in the tenant: check GRAPH_URL and ENTRA_TENANT_ID"},
 	{[]int{500014}, signup.Systemic, 0, "Microsoft Graph is disabled in the tenant: enable it under Enterprise applications, or see to the tenant's subscription"},
 	{[]int{7000112}, signup.Systemic, 0, "the app is disabled in the tenant: enable it under Enterprise applications"},
 	{[]int{65001, 650056, 650057, 90094}, signup.Systemic, 0, "admin consent is missing: grant it under API permissions of the app registration"},
 	{[]int{53003, 530035}, signup.Systemic, 0, "Conditional Access or security defaults block the app: exclude it from the policy for workload identities"},
+	{[]int{70025}, signup.Systemic, 0, "the app has no federated credential: add one for the managed identity to its registration"},
 	{[]int{700211}, signup.Systemic, 0,
 		"the app has no federated credential with the identity's issuer: set it to https://login.microsoftonline.com/TENANT/v2.0 with the id of the identity's tenant"},
 	{[]int{700212}, signup.Systemic, 0, "the federated credential has another audience: set it to api://AzureADTokenExchange, which has names of its own in national clouds"},
-	{[]int{700213}, signup.Systemic, 0, "the federated credential has another subject: set it to the object id (principal id) of the managed identity"},
+	{[]int{700213, 7002138}, signup.Systemic, 0, "the federated credential has another subject: set it to the object id (principal id) of the managed identity, letter for letter"},
 	{[]int{700236}, signup.Systemic, 0,
 		"an app of an external tenant cannot trust another tenant's identity: register it, multi-tenant, in the identity's own tenant, or use a certificate"},
 	{[]int{70011, 1002012}, signup.Systemic, 0, "the scope is not one of Microsoft Graph: check GRAPH_URL"},
@@ -61,7 +63,7 @@ var advices = []advice{
 var errRefused = errors.New("the token endpoint refuses the client's credential")
 
 // notOfTheCredential are the codes of invalid_client that another credential of the app would meet as well.
-var notOfTheCredential = []int{700024, 500133, 7000112}
+var notOfTheCredential = []int{700024, 500133, 700021, 700023, 7000112}
 
 // refusal is the answer of the token endpoint to a request that it does not grant (RFC 6749, 5.2, and Entra's own fields).
 type refusal struct {

@@ -84,7 +84,8 @@ func TestTokenErrors(t *testing.T) {
 // Of the codes in the notes on the token endpoint each has advice of its own, and all of it fits an error's detail.
 func TestEveryKnownCodeHasAdvice(t *testing.T) {
 	codes := []int{700016, 70001, 700011, 90002, 900023, 7000215, 7000222, 700027, 7000214, 700030, 700024, 500133, 50012, 50013, 50194, 500011, 500014, 7000112,
-		65001, 650056, 650057, 90094, 53003, 530035, 700211, 700212, 700213, 700236, 70011, 1002012, 90033, 90090, 90024, 90006, 50196, 90055, 90038, 900382, 900432}
+		65001, 650056, 650057, 90094, 53003, 530035, 700211, 700212, 700213, 700236, 70011, 1002012, 90033, 90090, 90024, 90006, 50196, 90055, 90038, 900382, 900432,
+		700021, 700023, 5002723, 5002738, 70025, 7002138, 7000229, 50027}
 	inBubble(t, func(t *testing.T, w world) {
 		for _, code := range codes {
 			w.entra.Faults.Clear()
@@ -135,6 +136,49 @@ func TestAFederatedIdentityGivesItsTokenAsTheAssertion(t *testing.T) {
 			if n, _ := w.asked(); n != 1 {
 				t.Errorf("%s: got %d token requests: %v", host, n, err)
 			}
+		})
+	}
+}
+
+// The simulated Entra compares the identity's token with the app's federated credentials.
+func TestAFederatedIdentityAtTheTokenEndpoint(t *testing.T) {
+	const object, home = "0b1ec7ed-5eed-4000-8000-000000000001", "40ffe000-5eed-4000-8000-000000000002"
+	right := sim.FederatedCredential{Issuer: "https://login.microsoftonline.com/" + home + "/v2.0", Subject: object}
+	wrong := func(change func(*sim.FederatedCredential)) []sim.FederatedCredential {
+		c := right
+		change(&c)
+		return []sim.FederatedCredential{c}
+	}
+	tests := []struct {
+		name       string
+		registered string // the tenant where the app is registered
+		federated  []sim.FederatedCredential
+		code, text string
+	}{
+		{"right", home, []sim.FederatedCredential{right}, "", ""},
+		{"none", home, nil, "aadsts70025", "add one"},
+		{"another issuer", home, wrong(func(c *sim.FederatedCredential) { c.Issuer += "/" }), "aadsts700211", "set it to https://login.microsoftonline.com/TENANT/v2.0"},
+		{"another audience", home, wrong(func(c *sim.FederatedCredential) { c.Audience = "api://AzureADTokenExchangeChina" }), "aadsts700212", "api://AzureADTokenExchange"},
+		{"another subject", home, wrong(func(c *sim.FederatedCredential) { c.Subject = clientID }), "aadsts700213", "object id"},
+		{"another letter case", home, wrong(func(c *sim.FederatedCredential) { c.Subject = strings.ToUpper(object) }), "aadsts7002138", "letter for letter"},
+		{"an app of the external tenant", "", []sim.FederatedCredential{right}, "aadsts700236", "or use a certificate"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w world) {
+				w.entra.SetApp(sim.App{ID: clientID, Home: test.registered, Federated: test.federated})
+				client := someClient()
+				o := w.options(identity.Federated)
+				o.Identity = w.managed(sim.NewIdentity(sim.IdentityOptions{Tenant: home, Header: header, ClientID: client, ObjectID: object}), client)
+				c := open(t, o)
+				if test.code == "" {
+					together(64, func() { w.token(c) })
+					return
+				}
+				if e := failure(t, c); e.Class != signup.Systemic || e.Code != test.code || !strings.Contains(e.Detail, test.text) {
+					t.Errorf("got %v, want %s with %q", e, test.code, test.text)
+				}
+			})
 		})
 	}
 }

@@ -3,7 +3,10 @@ package identity_test
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -85,10 +88,27 @@ func TestAKeyThatCannotBeExportedSignsInTheVault(t *testing.T) {
 				if len(all) != 1 || all[0].Version != id || !all[0].InVault || !all[0].InUse || len(all[0].Thumbprint) != 40 {
 					t.Errorf("got %+v, %v", all, err)
 				}
+				seen := map[string]bool{}
 				for _, r := range w.entra.Requests() {
-					if strings.Contains(string(r.Body), "x5c") {
-						t.Error("the chain was sent")
+					form, _ := url.ParseQuery(string(r.Body))
+					parts := strings.Split(form.Get("client_assertion"), ".")
+					if len(parts) != 3 {
+						continue
 					}
+					var claims struct {
+						ID      string `json:"jti"`
+						Expires int64  `json:"exp"`
+						Begins  int64  `json:"nbf"`
+					}
+					head, _ := base64.RawURLEncoding.DecodeString(parts[0])
+					body, _ := base64.RawURLEncoding.DecodeString(parts[1])
+					if err := json.Unmarshal(body, &claims); err != nil || claims.Expires-claims.Begins > 600 || claims.ID == "" || seen[claims.ID] || strings.Contains(string(head), "x5c") {
+						t.Errorf("got the assertion %s %s", head, body)
+					}
+					seen[claims.ID] = true
+				}
+				if len(seen) != 2 {
+					t.Errorf("got %d assertions, want 2", len(seen))
 				}
 			})
 		})

@@ -379,18 +379,25 @@ func TestTheCertificateExpires(t *testing.T) {
 func TestARevokedVersion(t *testing.T) {
 	inBubble(t, func(t *testing.T, w world) {
 		_, first := w.add(0, 300*day, false)
-		w.register(first)
-		w.add(1, 300*day, false)
-		w.entra.Faults.Add(sim.Fault{Path: "/token", Status: 401, Body: refuse(401, 7000214).Body})
+		_, second := w.add(1, 300*day, false)
+		w.register(first, second)
 		c := w.open("")
 		w.token(c)
-		w.wantUsed(c, 1)
+		w.wantUsed(c, 0)
+		w.entra.SetApp(sim.App{ID: clientID, Certificates: []*x509.Certificate{first, second}, Revoked: []*x509.Certificate{second}})
+		w.next(c)
+		w.next(c)
+		all, err := c.Certificates(t.Context())
+		if err != nil || all[0].Refused != "aadsts7000214" || !all[1].InUse {
+			t.Errorf("got %+v, %v", all, err)
+		}
+		w.wantLogged(map[string]int{changed: 1, fellBack: 1})
 	})
 }
 
 // What is not about the certificate is not cured by another one, and blames none.
 func TestAnErrorThatIsNotTheCertificatesTriesNoOther(t *testing.T) {
-	for _, fault := range []sim.Fault{refuse(400, 700024), refuse(400, 7000112), {Path: "/token", Times: -1, Status: 503}, {Path: "/token", Times: -1}} {
+	for _, fault := range []sim.Fault{refuse(401, 700024), refuse(400, 7000112), {Path: "/token", Times: -1, Status: 503}, {Path: "/token", Times: -1}} {
 		inBubble(t, func(t *testing.T, w world) {
 			_, first := w.add(0, 300*day, false)
 			_, second := w.add(1, 300*day, false)
