@@ -11,14 +11,14 @@ import (
 // Explanation is all that the ledger says of one user, beside what it says of the installation as far as it concerns
 // the user. It names no person.
 type Explanation struct {
-	User      signup.UserID  `json:"user"`
-	Now       time.Time      `json:"now"`
-	State     signup.State   `json:"state,omitempty"` // as a whole; "" = the user is not in the ledger
-	Row       *signup.Row    `json:"row,omitempty"`
-	Waits     []Wait         `json:"waits,omitempty"`  // of the pending associations, in the row's order
-	Since     time.Time      `json:"since,omitzero"`   // who signed up before is left alone; zero = there was no run yet
-	Detectors []DetectorMark `json:"detectors"`        // the configured ones
-	AtWork    string         `json:"atWork,omitempty"` // the run or command that holds the run lease
+	User      signup.UserID    `json:"user"`
+	Now       time.Time        `json:"now"`
+	State     signup.State     `json:"state,omitempty"` // as a whole; "" = the user is not in the ledger
+	Row       *signup.Row      `json:"row,omitempty"`
+	Waits     []Wait           `json:"waits,omitempty"`  // of the pending associations, in the row's order
+	Since     time.Time        `json:"since,omitzero"`   // who signed up before is left alone; zero = there was no run yet
+	Detectors []DetectorStatus `json:"detectors"`        // the configured ones
+	AtWork    string           `json:"atWork,omitempty"` // the run or command that holds the run lease
 }
 
 // Wait is what a pending association waits for beside its time.
@@ -30,16 +30,9 @@ type Wait struct {
 	Removed     bool      `json:"removed,omitempty"` // the destination is configured no longer
 }
 
-// DetectorMark is how far a detector has been read.
-type DetectorMark struct {
-	Name      string          `json:"name"`
-	Watermark time.Time       `json:"watermark,omitzero"`
-	Gaps      []signup.Window `json:"gaps,omitempty"`
-}
-
 // Explain reads the ledger, and nothing else.
 func (e *Engine) Explain(ctx context.Context, id signup.UserID) (Explanation, error) {
-	x := Explanation{User: id, Now: e.Clock.Now(), Detectors: []DetectorMark{}}
+	x := Explanation{User: id, Now: e.Clock.Now()}
 	var state stateBody
 	var lease leaseBody
 	if _, err := e.readNote(ctx, stateNote, &state); err != nil {
@@ -49,15 +42,12 @@ func (e *Engine) Explain(ctx context.Context, id signup.UserID) (Explanation, er
 		return x, err
 	}
 	x.Since = state.Since
-	if x.Now.Before(lease.Expires) {
+	if lease.held(x.Now) {
 		x.AtWork = lease.Owner
 	}
-	detectors, err := e.Matrix(ctx)
-	if err != nil {
+	var err error
+	if x.Detectors, err = e.Matrix(ctx); err != nil {
 		return x, err
-	}
-	for _, d := range detectors {
-		x.Detectors = append(x.Detectors, DetectorMark{Name: d.Name, Watermark: d.Watermark, Gaps: d.Gaps})
 	}
 	rows, err := e.Ledger.Get(ctx, []signup.UserID{id})
 	if err != nil || len(rows) == 0 {

@@ -37,6 +37,7 @@ func (f Fuse) orDefault() Fuse {
 type Breaker struct {
 	Failures    int       `json:"failures,omitempty"` // in a row
 	Opened      int       `json:"opened,omitempty"`   // times in a row
+	Since       time.Time `json:"since,omitzero"`     // when it opened first of those times
 	Until       time.Time `json:"until,omitzero"`     // open until
 	Code        string    `json:"code,omitempty"`     // of the failure that opened it
 	LastSuccess time.Time `json:"lastSuccess,omitzero"`
@@ -65,6 +66,9 @@ func (b Breaker) Report(err error, now time.Time, f Fuse) Breaker {
 	}
 	b.Failures++
 	if class == signup.Systemic || b.Failures >= f.Failures || b.Opened > 0 {
+		if b.Opened == 0 {
+			b.Since = now
+		}
 		b.Until = now.Add(min(f.Pause<<min(b.Opened, 10), max(f.Pause, breakForMost)))
 		b.Opened++
 		b.Code = codeOf(err)

@@ -42,6 +42,12 @@ type leaseBody struct {
 	Last    *Summary  `json:"last,omitempty"` // of the last run that ended by itself
 }
 
+// held reports that somebody has the lease. No lease is longer than leaseTime: one that ends later is from a clock that was
+// wrong, and keeps nobody away.
+func (b leaseBody) held(now time.Time) bool {
+	return now.Before(b.Expires) && !b.Expires.After(now.Add(leaseTime+skew))
+}
+
 // takeLease takes the run lease, or finds another run alive (Summary.Busy).
 func (r *run) takeLease(ctx context.Context) error {
 	var body leaseBody
@@ -49,8 +55,7 @@ func (r *run) takeLease(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// No lease is longer: one that ends later is from a clock that was wrong, and keeps nobody away.
-	if body.Owner != "" && r.start.Before(body.Expires) && !body.Expires.After(r.start.Add(leaseTime+skew)) {
+	if body.held(r.start) {
 		r.sum.Busy = true
 		r.log.Info("another run holds the lease", "owner", body.Owner, "until", body.Expires)
 		return nil

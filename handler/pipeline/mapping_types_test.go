@@ -32,6 +32,7 @@ func TestAttributesAreTakenForWhatTheyMeet(t *testing.T) {
 		{"both ways", `user.attributes.x == true or user.attributes.x == "true"`, []signup.AttributeType{yes, text}},
 		{"twice the same way", `user.attributes.x == "a" or user.attributes.x == "b"`, []signup.AttributeType{text}},
 		{"compared with nil", `user.attributes.x != nil`, nil},
+		{"one of other attributes", `user.attributes.x in [user.attributes.y]`, nil},
 		{"compared with another attribute", `user.attributes.x == user.attributes.y`, nil},
 	}
 	for _, test := range tests {

@@ -2,9 +2,8 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"time"
-
-	"signup-sync/handler/signup"
 )
 
 // Status is how the installation is, as far as the ledger knows. It names no person.
@@ -63,17 +62,89 @@ type CensusStatus struct {
 	PassedOver int64     `json:"passedOver"` // records of the directory that could not be decoded
 }
 
+// maxBacklog is how many rows are counted.
+const maxBacklog = 1000
+
 // Status reads the ledger, and nothing else. It takes no lease and changes nothing; its cost does not grow with what is
 // settled, nor beyond a thousand rows with what is due.
-func (e *Engine) Status(ctx context.Context) (Status, error) { return Status{}, nil }
-
-// AttributeUse is an attribute of the user's record and what an expression takes its values for.
-type AttributeUse struct {
-	Name string               `json:"name"` // as the configuration has it
-	Type signup.AttributeType `json:"type"` // of what it is compared with, or stands for
-	Path string               `json:"path"` // where, as a YAMLPath: $.destinations[1].when
+func (e *Engine) Status(ctx context.Context) (Status, error) {
+	s := Status{Now: e.Clock.Now()}
+	var state stateBody
+	var lease leaseBody
+	var census Census
+	for _, n := range []struct {
+		name string
+		into any
+	}{{stateNote, &state}, {leaseNote, &lease}, {certificateNote, &census}} {
+		if _, err := e.readNote(ctx, n.name, n.into); err != nil {
+			return s, err
+		}
+	}
+	var err error
+	if s.Detectors, err = e.Matrix(ctx); err != nil {
+		return s, err
+	}
+	if s.Backlog, err = e.backlog(ctx, s.Now); err != nil {
+		return s, err
+	}
+	s.Since, s.Destinations, s.Last = state.Since, e.destinationStatus(state), lease.Last
+	if lease.Owner != "" {
+		s.Run = &LeaseStatus{Owner: lease.Owner, Until: lease.Expires, Died: !lease.held(s.Now)}
+	}
+	if census.ID != "" {
+		s.Census = &CensusStatus{ID: census.ID, Ended: census.Ended, Users: census.Users, Missing: census.Missing,
+			Pending: census.Pending, PassedOver: census.PassedOver}
+		for _, t := range census.Failed {
+			s.Census.Failed += t.Users
+		}
+	}
+	return s, nil
 }
 
-// AttributeUses returns what expressions take attributes for, as far as they tell, in the order of the document. An
-// attribute whose type in the tenant is another one has no value that would ever be equal.
-func (m *Mapping) AttributeUses() []AttributeUse { return nil }
+// backlog counts the rows that are due, and behind them those that wait.
+func (e *Engine) backlog(ctx context.Context, now time.Time) (Backlog, error) {
+	var b Backlog
+	for row, err := range e.Ledger.Due(ctx, now.AddDate(1, 0, 0)) { // nobody waits for longer
+		switch {
+		case err != nil:
+			return Backlog{}, err
+		case b.Due+b.Waiting == maxBacklog:
+			b.More = true
+			return b, nil
+		case !row.Due.After(now):
+			if b.Due++; b.Due == 1 {
+				b.Oldest = row.Due
+			}
+		default:
+			if b.Waiting++; b.Waiting == 1 {
+				b.Next = row.Due
+			}
+		}
+	}
+	return b, nil
+}
+
+// destinationStatus is about the configured destinations, the profile, and those that only the ledger knows.
+func (e *Engine) destinationStatus(state stateBody) []DestinationStatus {
+	var all []DestinationStatus
+	find := func(name string) *DestinationStatus {
+		i := slices.IndexFunc(all, func(d DestinationStatus) bool { return d.Name == name })
+		if i < 0 {
+			i = len(all)
+			all = append(all, DestinationStatus{Name: name, Removed: !slices.Contains(e.gateNames(), name)})
+		}
+		return &all[i]
+	}
+	for _, name := range e.gateNames() {
+		find(name)
+	}
+	for _, d := range state.Destinations {
+		find(d.Name).Since = d.Since
+	}
+	for _, b := range state.Breakers {
+		if b.Opened > 0 {
+			find(b.Name).Breaker = &BreakerStatus{Since: b.Since, Until: b.Until, Opened: b.Opened, Code: b.Code, LastSuccess: b.LastSuccess}
+		}
+	}
+	return all
+}

@@ -56,7 +56,7 @@ var deliberate = []mutant{
 	{"our own pace of reading logs is ten times the limit", "entra/client.go", "newPace(4, 10*time.Second)", "newPace(50, 10*time.Second)"},
 	{"the intent is not written", "pipeline/work.go", "written, err := r.Ledger.Replace(ctx, intended)", "written, err := intended, error(nil)"},
 	{"a new row has no intent", "pipeline/record.go", "row = row.Intend(r.id, now)", "row.Intent = now"},
-	{"the lease is ignored", "pipeline/lease.go", "if body.Owner != \"\" && r.start.Before(body.Expires) &&", "if false &&"},
+	{"the lease is ignored", "pipeline/lease.go", "if body.held(r.start) {", "if false {"},
 	{"the lease is not renewed", "pipeline/lease.go", "		body.Expires = now.Add(leaseTime)\n", "		body.Expires = r.start.Add(leaseTime)\n"},
 	{"the clock is believed", "pipeline/clock.go", "off.Abs() > skew", "off.Abs() > 1000*24*time.Hour"},
 	{"a call that may have had an effect is not looked for", "pipeline/associate.go",
