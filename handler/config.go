@@ -89,6 +89,7 @@ type configError struct {
 	line, column int // from 1
 	message      string
 	excerpt      string // the expression and a caret below it; "" if it is not about one
+	setting      string // the app setting that is missing or has not resolved; "" if it is not about one
 }
 
 func (e configError) Error() string {

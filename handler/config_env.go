@@ -75,8 +75,13 @@ type envParser struct {
 	errs   []error
 }
 
+// settingError is what is wrong with one environment variable.
+type settingError struct{ name, message string }
+
+func (e settingError) Error() string { return e.name + ": " + e.message }
+
 func (p *envParser) problem(name, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf("%s: %w", name, fmt.Errorf(format, args...)))
+	p.errs = append(p.errs, settingError{name, fmt.Sprintf(format, args...)})
 }
 
 // text reads a variable; one whose Key Vault reference did not resolve is a problem.

@@ -52,10 +52,10 @@ func (r *reader) expandString(n *yamlNode) string {
 			r.problem(n.path, "${ needs a name and }, as in ${STRIPE_API_KEY}; for the characters themselves write $${")
 		case value == "":
 			bad = true
-			r.problem(n.path, "the app setting %s is missing or empty: set it, usually to a Key Vault reference", name)
+			r.settingProblem(n.path, name, "the app setting "+name+" is missing or empty: set it, usually to a Key Vault reference")
 		case strings.HasPrefix(value, keyVaultReference):
 			bad = true
-			r.problem(n.path, "%s", unresolved(name))
+			r.settingProblem(n.path, name, unresolved(name))
 		default:
 			r.conceal(value)
 		}
@@ -65,6 +65,12 @@ func (r *reader) expandString(n *yamlNode) string {
 		return ""
 	}
 	return out
+}
+
+// settingProblem notes that the value at path needs an app setting that cannot be had.
+func (r *reader) settingProblem(path, setting, message string) {
+	r.problem(path, "%s", message)
+	r.errs[len(r.errs)-1].setting = setting
 }
 
 // unresolved says what to do about an app setting whose Key Vault reference the platform has not replaced.

@@ -320,7 +320,7 @@ func (u *usage) fillArguments(function string, arguments []ast.Node) {
 func DidYouMean(name string, known []string) string {
 	best, distance := "", 1+len(name)/3
 	for _, k := range known {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(k)); d <= distance {
+		if d := EditDistance(strings.ToLower(name), strings.ToLower(k)); d <= distance {
 			best, distance = k, d-1
 		}
 	}
@@ -330,8 +330,8 @@ func DidYouMean(name string, known []string) string {
 	return fmt.Sprintf(": did you mean %q?", best)
 }
 
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
+// EditDistance is Levenshtein's.
+func EditDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
