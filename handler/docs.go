@@ -164,7 +164,7 @@ ledger, and for others to use, as ` + "`accounts.NAME.id`" + `. Who signed up be
 by backfill only ([operations](operations.md#bringing-those-who-signed-up-earlier)).
 Whatever a system answers, no user is dropped: transient trouble is tried again for 14 days, and a user whom the system
 refuses for good is ` + "`failed`" + ` with a code ([operations](operations.md#what-the-codes-mean)). Before the first user:
-` + "`bin/handler check --online`" + `, which changes nothing anywhere.
+` + "`bin/handler doctor`" + `, which changes nothing anywhere.
 `
 
 func destinationsPage() []byte {

@@ -34,7 +34,7 @@ func groupKind(tenant *entra.Tenant) connector.Kind {
 		Doc: "Membership of groups of the tenant, for those whom the destination's `when` selects; the account is the user's own object id. " +
 			"The app needs the permission GroupMember.ReadWrite.All. An app role is given by a group that holds it: assign the role to a group once, " +
 			"by hand, and name that group here. The program does not assign roles itself, because AppRoleAssignment.ReadWrite.All would let whoever " +
-			"holds the app's credential give the app every other permission. For the same reason a group that can hold directory roles is refused by `handler check --online`, " +
+			"holds the app's credential give the app every other permission. For the same reason a group that can hold directory roles is refused by `handler doctor`, " +
 			"as are those whose members nobody can add: dynamic, synchronised and mail-enabled ones.",
 		Settings: groupSettings{}, Rate: 15, Burst: 15, Concurrency: 2,
 		Limit: "3,000 writes in 150 s for an app in a tenant, which memberships share with the patches of profiles (learn.microsoft.com/graph/throttling-limits)",

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -27,10 +28,13 @@ const (
 
 // commands is the command line.
 type commands struct {
+	Settings string `placeholder:"FILE" type:"path" help:"Take the app settings from FILE in place of the environment: what 'az functionapp config appsettings list' prints, or a local.settings.json. Key Vault references in it are read with your own Azure CLI login."`
+
 	Serve    serveCommand    `cmd:"" default:"1" help:"Serve the Azure Functions host (the host starts it so, without arguments)."`
 	Local    localCommand    `cmd:"" help:"Show the whole job on this machine: a simulated tenant, simulated destinations, and this program under a small Functions host."`
 	Sim      simCommand      `cmd:"" help:"Serve the simulated tenant and destinations, for 'func start'."`
-	Check    checkCommand    `cmd:"" help:"Check the environment and signup-sync.yaml, and change nothing."`
+	Check    checkCommand    `cmd:"" help:"Check the environment and signup-sync.yaml, ask nobody, and change nothing."`
+	Doctor   doctorCommand   `cmd:"" help:"Ask everyone concerned whether all is well, and say what to do where it is not; nothing is changed anywhere."`
 	Census   censusCommand   `cmd:"" help:"Compare everyone in the tenant with the ledger, and show the certificate."`
 	Backfill backfillCommand `cmd:"" help:"Bring those as well who signed up before the installation, or before a destination was added."`
 	Explain  explainCommand  `cmd:"" help:"Say all that the ledger knows of one user, in words, and what the user waits for."`
@@ -45,6 +49,8 @@ type commands struct {
 type system struct {
 	args           []string
 	getenv         func(string) string
+	environ        func() []string // NAME=value of the whole environment; nil = not known
+	settings       *appSettings    // in place of the environment; nil = none
 	stdout, stderr io.Writer
 }
 
@@ -55,7 +61,7 @@ func (r refusal) Unwrap() error { return r.error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, system{args: os.Args[1:], getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr})
+	code := run(ctx, system{args: os.Args[1:], getenv: os.Getenv, environ: os.Environ, stdout: os.Stdout, stderr: os.Stderr})
 	stop()
 	os.Exit(code)
 }
@@ -65,7 +71,7 @@ func run(ctx context.Context, s system) int {
 	var c commands
 	exited := -1
 	parser, err := kong.New(&c, kong.Name("handler"), kong.Description(descriptions), kong.Writers(s.stdout, s.stderr),
-		kong.Exit(func(code int) { exited = code }), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(s))
+		kong.Exit(func(code int) { exited = code }), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
 		fmt.Fprintln(s.stderr, "error:", err)
 		return exitFailed
@@ -75,7 +81,9 @@ func run(ctx context.Context, s system) int {
 		return exited // --help
 	}
 	if err == nil {
-		err = command.Run()
+		if s, err = c.take(ctx, s, command.Selected().Name); err == nil {
+			err = command.Run(s)
+		}
 	} else {
 		err = refusal{fmt.Errorf("%w; see 'handler --help'", err)}
 	}
@@ -94,6 +102,25 @@ func run(ctx context.Context, s system) int {
 		return exitRefused
 	}
 	return exitFailed
+}
+
+// take reads --settings. A Key Vault reference that cannot be read is an error; the doctor has a line for it instead.
+func (c commands) take(ctx context.Context, s system, command string) (system, error) {
+	if c.Settings == "" {
+		return s, nil
+	}
+	if slices.Contains([]string{"serve", "local", "sim", "package", "docs"}, command) {
+		return s, refusal{fmt.Errorf("--settings: 'handler %s' is not about an app that is deployed", command)}
+	}
+	s, err := withSettings(s, c.Settings)
+	if err != nil || command == "doctor" {
+		return s, err
+	}
+	s.settings.resolve(ctx, s.getenv)
+	if err := s.settings.err(); err != nil {
+		return s, refusal{err}
+	}
+	return s, nil
 }
 
 // eachError takes joined errors apart, so that each has a line of its own. What wraps several with words of its own stays

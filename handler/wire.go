@@ -26,13 +26,14 @@ import (
 
 // app is the program, wired.
 type app struct {
-	env      environment
-	config   *Config
-	http     *http.Client
-	identity azcore.TokenCredential // the program's own, at Azure's services
-	tenant   *entra.Tenant
-	ledger   *ledger.Ledger
-	engine   *pipeline.Engine
+	env        environment
+	config     *Config
+	http       *http.Client
+	identity   azcore.TokenCredential // the program's own, at Azure's services
+	credential *identity.App          // the app's, in the tenant
+	tenant     *entra.Tenant
+	ledger     *ledger.Ledger
+	engine     *pipeline.Engine
 
 	timeout time.Duration // of one invocation
 }
@@ -136,7 +137,7 @@ func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
 	if a.identity, err = identity.OpenOwn(getenv("IDENTITY_ENDPOINT") != "", a.env.Identity, bounded(a.http)); err != nil {
 		return err
 	}
-	credential, err := identity.OpenApp(identity.AppOptions{
+	a.credential, err = identity.OpenApp(identity.AppOptions{
 		Kind: a.env.Credential, Tenant: a.env.Tenant, ClientID: a.env.Client, Authority: a.env.Authority, HTTP: bounded(a.http), Log: log,
 		Secret: a.env.ClientSecret, Vault: a.env.KeyVault, Name: a.env.Certificate, Identity: a.identity,
 	})
@@ -144,7 +145,7 @@ func (a *app) openTenant(getenv func(string) string, log *slog.Logger) error {
 		return err
 	}
 	a.tenant, err = entra.Open(entra.Options{
-		GraphURL: a.env.Graph, Credential: credential, HTTP: a.http, Clock: a.env.Clock, Log: log,
+		GraphURL: a.env.Graph, Credential: a.credential, HTTP: a.http, Clock: a.env.Clock, Log: log,
 		Attributes: a.config.Mapping.Attributes(), ExtensionsApp: a.config.Profile.ExtensionsApp, Domain: a.config.Profile.UserPrincipalNameDomain,
 		AuditRetention: a.config.Sync.AuditRetention,
 	})

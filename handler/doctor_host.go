@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/functions/devhost"
+)
+
+// longestPause is the longest time between two turns of a schedule, within some months.
+func longestPause(s devhost.Schedule, from time.Time) (longest time.Duration) {
+	last := s.Next(from)
+	for range 5000 {
+		next := s.Next(last)
+		if next.IsZero() || next.Sub(from) > 120*24*time.Hour && longest > 0 {
+			break
+		}
+		longest, last = max(longest, next.Sub(last)), next
+	}
+	return longest
+}
+
+// examineSchedule reads a timer's schedule. most is the longest pause that is harmless, and why.
+func examineSchedule(name, usual string, most func(*Config) (time.Duration, string)) func(context.Context, *patient) []finding {
+	return func(_ context.Context, p *patient) []finding {
+		fix := setSetting(name, usual)
+		text := p.getenv(name)
+		if text == "" && p.settings == nil {
+			return []finding{notAsked(name, printSettings, "it is not in this environment; the host reads it from the app's settings")}
+		}
+		if text == "" {
+			return []finding{fail(name, fix, "it is not set, and without it the host does not start the timer")}
+		}
+		schedule, err := devhost.ParseSchedule(text)
+		switch {
+		case err != nil:
+			return []finding{fail(name, fix, "it is not a schedule: %s", oneLine(err))}
+		case len(strings.Fields(text)) != 6:
+			return []finding{warn(name, fix, "it has %d fields; some hosts want the seconds in front of them", len(strings.Fields(text)))}
+		case p.app == nil:
+			return []finding{good(name, "%s", text)}
+		}
+		pause := longestPause(schedule, p.app.env.Clock.Now())
+		if limit, what := most(p.app.config); pause > limit && limit > 0 {
+			return []finding{warn(name, fix, "%q pauses for %v, which is longer than %s", text, pause, what)}
+		}
+		return []finding{good(name, "%q, at most %v apart", text, pause)}
+	}
+}
+
+// byIdentity are the commands that make the ledger's account reached by identity.
+var byIdentity = setSetting("AzureWebJobsStorage__accountName", "ACCOUNT") + "\n" + setSetting("AzureWebJobsStorage__credential", "managedidentity") + "\n" +
+	setSetting("AzureWebJobsStorage__clientId", "CLIENT_ID_OF_THE_IDENTITY") + "\naz functionapp config appsettings delete --name APP --resource-group GROUP --setting-names AzureWebJobsStorage"
+
+// examineStorage looks at how the host and the ledger reach the storage account.
+func examineStorage(_ context.Context, p *patient) []finding {
+	const name = "AzureWebJobsStorage"
+	graph, _ := url.Parse(p.getenv("GRAPH_URL"))
+	simulated := graph != nil && loopback(graph.Hostname())
+	connection := p.getenv(name)
+	switch ledger := p.getenv("LEDGER"); {
+	case ledger != "" && ledger != "tables" && simulated:
+		return []finding{good(name, "the ledger is not in a storage account; this is a simulation")}
+	case ledger != "" && ledger != "tables":
+		return []finding{warn("LEDGER", setSetting("LEDGER", "tables"), "%s is for tries on one machine: what it remembers is lost with that", strings.SplitN(ledger, ":", 2)[0])}
+	case strings.HasPrefix(connection, "UseDevelopmentStorage") && simulated:
+		return []finding{good(name, "the emulator on this machine, as the tenant is")}
+	case connection != "":
+		return []finding{warn(name, byIdentity, "a connection string opens the whole account to whoever reads it; the identity needs none")}
+	}
+	if p.getenv(name+"__accountName") == "" && p.getenv(name+"__tableServiceUri") == "" {
+		return nil // refused above
+	}
+	var all []finding
+	if p.getenv(name+"__credential") == "" {
+		all = append(all, warn(name+"__credential", setSetting(name+"__credential", "managedidentity"), "it is not set beside the account's name, and the host tries every identity that it can find"))
+	}
+	if id := p.getenv("AZURE_CLIENT_ID"); p.getenv(name+"__clientId") == "" && id != "" {
+		all = append(all, warn(name+"__clientId", setSetting(name+"__clientId", id), "it is not set, so that host and ledger take the system-assigned identity, and AZURE_CLIENT_ID names another"))
+	}
+	if len(all) == 0 {
+		all = append(all, good(name, "the account is reached by identity, and no key of it is kept"))
+	}
+	return all
+}
+
+// clouds are the token endpoint and the Graph of each, by host (Microsoft identity platform, "National clouds").
+var clouds = []struct {
+	name             string
+	authority, graph []string
+}{
+	{"the global cloud", []string{"login.microsoftonline.com"}, []string{"graph.microsoft.com"}},
+	{"the cloud of the US government", []string{"login.microsoftonline.us"}, []string{"graph.microsoft.us", "dod-graph.microsoft.us"}},
+	{"the cloud of China", []string{"login.partner.microsoftonline.cn", "login.chinacloudapi.cn"}, []string{"microsoftgraph.chinacloudapi.cn"}},
+}
+
+func examineClouds(_ context.Context, p *patient) []finding {
+	if p.app == nil {
+		return nil // whatever is wrong with the URLs is said above
+	}
+	authority, _ := url.Parse(p.app.env.Authority)
+	graph, _ := url.Parse(p.app.env.Graph)
+	for _, c := range clouds {
+		signsIn, answers := slices.Contains(c.authority, authority.Hostname()), slices.Contains(c.graph, graph.Hostname())
+		switch {
+		case signsIn && answers:
+			return []finding{good("clouds", "ENTRA_AUTHORITY and GRAPH_URL are both of %s", c.name)}
+		case signsIn && !loopback(graph.Hostname()):
+			return []finding{fail("clouds", setSetting("GRAPH_URL", "https://"+c.graph[0]), "ENTRA_AUTHORITY is of %s and GRAPH_URL is not: no token would be accepted there", c.name)}
+		case answers && !loopback(authority.Hostname()):
+			return []finding{fail("clouds", setSetting("ENTRA_AUTHORITY", "https://"+c.authority[0]), "GRAPH_URL is of %s and ENTRA_AUTHORITY is not: no token would be accepted there", c.name)}
+		}
+	}
+	if loopback(authority.Hostname()) && loopback(graph.Hostname()) {
+		return []finding{good("clouds", "token endpoint and Graph are simulated on this machine")}
+	}
+	return []finding{warn("clouds", setSetting("ENTRA_AUTHORITY", defaultAuthority)+"\n"+setSetting("GRAPH_URL", defaultGraph), "ENTRA_AUTHORITY and GRAPH_URL are of no cloud that is known here")}
+}
+
+// appFolder is where host.json should be: where the host says, or beside signup-sync.yaml.
+func (p *patient) appFolder() string {
+	if root := p.getenv("FUNCTIONS_APP_ROOT_PATH"); root != "" {
+		return root
+	}
+	return filepath.Dir(p.getenv("SIGNUP_SYNC_CONFIG"))
+}
+
+// inAppFolder is what to do about a file that is not there.
+const inAppFolder = "Run the doctor in the app's folder, where host.json and signup-sync.yaml are."
+
+// shortRun is how long a run should have at least: a call to a slow destination may take half of it.
+const shortRun = time.Minute
+
+func examineTimeout(_ context.Context, p *patient) []finding {
+	const name = "functionTimeout"
+	if p.app == nil {
+		return nil // refused above
+	}
+	_, err := os.Stat(filepath.Join(p.appFolder(), "host.json"))
+	switch setting := p.getenv("AzureFunctionsJobHost__functionTimeout"); {
+	case setting == "" && err != nil:
+		return []finding{notAsked(name, inAppFolder, "host.json is not here")}
+	case p.app.timeout < shortRun:
+		return []finding{warn(name, `Set "functionTimeout": "00:05:00" in host.json.`, "it leaves a run %v, and what does not fit is left to the next one", p.app.timeout)}
+	}
+	return []finding{good(name, "it leaves a run %v", p.app.timeout)}
+}
+
+// ourFunctions are the app's functions and their schedules.
+var ourFunctions = []struct{ name, schedule string }{{"SyncNewUsers", "SYNC_SCHEDULE"}, {"TakeCensus", "CENSUS_SCHEDULE"}}
+
+// examineHost compares host.json and the functions' own files with what the program serves.
+func examineHost(_ context.Context, p *patient) []finding {
+	var host struct {
+		CustomHandler struct {
+			Description struct{ DefaultExecutablePath string }
+		}
+	}
+	root := p.appFolder()
+	switch err := readJSON(filepath.Join(root, "host.json"), &host); {
+	case errors.Is(err, fs.ErrNotExist):
+		return []finding{notAsked("host.json", inAppFolder, "host.json is not here")}
+	case err != nil:
+		return []finding{fail("host.json", "Take the project's own.", "it cannot be read: %s", oneLine(err))}
+	}
+	var all []finding
+	if path := host.CustomHandler.Description.DefaultExecutablePath; path != "bin/handler" {
+		all = append(all, fail("host.json", `Set "defaultExecutablePath": "bin/handler" in host.json.`, "its custom handler is %q, and the package has bin/handler", path))
+	}
+	for _, f := range ourFunctions {
+		all = append(all, p.examineFunction(root, f.name, f.schedule)...)
+	}
+	if len(all) == 0 {
+		all = append(all, good("host.json", "it starts bin/handler, and the functions are SyncNewUsers and TakeCensus"))
+	}
+	return all
+}
+
+func (p *patient) examineFunction(root, name, schedule string) []finding {
+	var function struct {
+		Disabled bool
+		Bindings []struct{ Name, Type, Schedule string }
+	}
+	own := "Take the project's own " + name + "/function.json."
+	if err := readJSON(filepath.Join(root, name, "function.json"), &function); err != nil {
+		return []finding{fail(name, own, "its function.json cannot be read: %s", oneLine(err))}
+	}
+	disabled := "AzureWebJobs." + name + ".Disabled"
+	if off := strings.ToLower(p.getenv(disabled)); function.Disabled || off == "1" || off == "true" {
+		return []finding{warn(name, setSetting(disabled, "0"), "the function is switched off")}
+	}
+	if len(function.Bindings) != 1 || function.Bindings[0].Name != "timer" || function.Bindings[0].Type != "timerTrigger" || function.Bindings[0].Schedule != "%"+schedule+"%" {
+		return []finding{fail(name, own, "its one binding is not the timer named timer with the schedule %%%s%%", schedule)}
+	}
+	return nil
+}
+
+func readJSON(path string, into any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
+}

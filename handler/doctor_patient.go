@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"signup-sync/handler/entra"
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+// patient is what the doctor looks at: the program as the host would wire it, or as far as that went.
+type patient struct {
+	system
+	app     *app  // nil = the configuration is refused, and only that can be talked about
+	refused error // why
+
+	granted      asked[entra.Grant]
+	tokenTook    time.Duration // how long that took; read it after the answer
+	organization asked[entra.Organization]
+	person       asked[*entra.Tenant]
+	status       asked[pipeline.Status]
+}
+
+// asked is an answer that several questions need, and that is asked for once.
+type asked[T any] struct {
+	once  sync.Once
+	value T
+	err   error
+}
+
+// get waits for the answer, asking if nobody has.
+func (a *asked[T]) get(ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	a.once.Do(func() {
+		a.err = errors.New("the question has run into a defect of the program") // unless ask returns
+		a.value, a.err = ask(ctx)
+	})
+	return a.value, a.err
+}
+
+// grant is what the app's token says of itself. A token that cannot be read is one, all the same.
+func (p *patient) grant(ctx context.Context) (entra.Grant, error) {
+	return p.granted.get(ctx, func(ctx context.Context) (entra.Grant, error) {
+		begun := time.Now()
+		defer func() { p.tokenTook = time.Since(begun) }()
+		return p.app.tenant.Grant(ctx)
+	})
+}
+
+// needsToken is a question to the tenant, which nobody can ask without a token.
+func needsToken(name string, ask func(context.Context, *patient) []finding) examination {
+	return examination{name, func(ctx context.Context, p *patient) []finding {
+		if _, err := p.grant(ctx); err != nil && errorCode(err) != tokenUnreadable {
+			return []finding{notAsked(name, "Mend identity, token, first.", "the app has no token (%s)", reasonOf(err))}
+		}
+		return ask(ctx, p)
+	}}
+}
+
+// needsLedger is a question to what the ledger says of the installation.
+func needsLedger(name string, ask func(*patient, pipeline.Status) []finding) examination {
+	return examination{name, func(ctx context.Context, p *patient) []finding {
+		s, err := p.status.get(ctx, p.app.engine.Status)
+		if err != nil {
+			return []finding{notAsked(name, "Mend the ledger first.", "the ledger could not be read (%s)", reasonOf(err))}
+		}
+		return ask(p, s)
+	}}
+}
+
+// tokenUnreadable is the code of a token that does not say what is in it.
+const tokenUnreadable = "token-unreadable"
+
+// errorCode is an error's code; "" if it has none.
+func errorCode(err error) string {
+	if e, ok := errors.AsType[*signup.Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// reasonOf is an error in a word: its code, or its text.
+func reasonOf(err error) string {
+	if code := errorCode(err); code != "" {
+		return code
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return "no answer in time"
+	}
+	return oneLine(err)
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"signup-sync/handler/entra"
+	"signup-sync/handler/identity"
+	"signup-sync/handler/signup"
+)
+
+// What is here is asked with the login of the person who runs the doctor: the app should not be allowed to read it.
+
+// errInAzure is why nobody can be asked as a person.
+type errInAzure struct{}
+
+func (errInAzure) Error() string { return "the doctor runs in Azure, where there is no person" }
+
+// asPerson is the tenant as the operator's own login sees it.
+func (p *patient) asPerson(ctx context.Context) (*entra.Tenant, error) {
+	return p.person.get(ctx, func(context.Context) (*entra.Tenant, error) {
+		if p.getenv("IDENTITY_ENDPOINT") != "" {
+			return nil, errInAzure{}
+		}
+		login, err := identity.Operator(p.app.env.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		return entra.Open(entra.Options{GraphURL: p.app.env.Graph, Credential: login, HTTP: p.app.http, Clock: p.app.env.Clock})
+	})
+}
+
+// asOperator says how the person's login comes to be asked.
+func asOperator(p *patient) string {
+	if p.getenv("IDENTITY_ENDPOINT") != "" {
+		return "or run the doctor on your own machine, with\n" + p.login()
+	}
+	return "or\n" + p.login()
+}
+
+// login is the command that logs a person in to the tenant.
+func (p *patient) login() string {
+	return fmt.Sprintf("az login --tenant %s --allow-no-subscriptions", p.app.env.Tenant)
+}
+
+// organized is the tenant's own object, as the app sees it, or with the person's login where that sees more.
+func (p *patient) organized(ctx context.Context) (entra.Organization, error) {
+	return p.organization.get(ctx, func(ctx context.Context) (entra.Organization, error) {
+		o, err := p.app.tenant.Organization(ctx)
+		if err != nil || o.Kind != "" {
+			return o, err
+		}
+		if tenant, err := p.asPerson(ctx); err == nil {
+			if more, err := tenant.Organization(ctx); err == nil && strings.EqualFold(more.ID, o.ID) {
+				return more, nil
+			}
+		}
+		return o, nil
+	})
+}
+
+// selfService reports that people who sign themselves up are brought anywhere.
+func (p *patient) selfService() bool {
+	return slices.Contains(p.app.config.Signups.Origins, signup.SelfService)
+}
+
+// examineSignUpPolicy reads the tenant's authorization policy, which is about people with a work or school address, and
+// not about user flows.
+func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
+	const name, steps = "sign-up policy", "Microsoft Graph Explorer: GET /v1.0/policies/authorizationPolicy, with Policy.Read.All"
+	tenant, err := p.asPerson(ctx)
+	var policy entra.SignUpPolicy
+	if err == nil {
+		policy, err = tenant.SignUpPolicy(ctx)
+	}
+	if err != nil {
+		return []finding{notAsked(name, steps+"; "+asOperator(p), "it takes a login of yours that may read it, which the app should not have (%s)", reasonOf(err))}
+	}
+	verified := slices.Contains(p.app.config.Signups.Origins, signup.EmailVerified)
+	switch who := policy.SelfService(); {
+	case verified && who != "anyone" && !p.selfService():
+		return []finding{warn(name, p.policyFix(), "%s can sign up with a work or school address, and signups.origins has emailVerified alone", who)}
+	case !verified && who == "anyone":
+		return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\n"+p.policyFix(), "anyone with a mailbox in a verified domain can sign up, and signups.origins leaves them out")}
+	default:
+		return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", who, policy.InvitesFrom)}
+	}
+}
+
+// policyFix is the command that opens or closes the tenant for people with a work or school address.
+func (p *patient) policyFix() string {
+	return p.login() + "\n" + fmt.Sprintf(`az rest --method PATCH --url "%s/v1.0/policies/authorizationPolicy" --body '{"allowedToSignUpEmailBasedSubscriptions":true,"allowEmailVerifiedUsersToJoinOrganization":true}'`, p.app.env.Graph)
+}
+
+// examineUserFlows reads which user flows let people sign up, and what they ask them.
+func examineUserFlows(ctx context.Context, p *patient) []finding {
+	const name, steps = "user flows", "Entra admin center > External Identities > User flows"
+	tenant, err := p.asPerson(ctx)
+	var flows []entra.UserFlow
+	if err == nil {
+		flows, err = tenant.UserFlows(ctx)
+	}
+	if err != nil {
+		return []finding{notAsked(name, steps+"; "+asOperator(p), "it takes a login of yours that may read them, which the app should not have (%s)", reasonOf(err))}
+	}
+	var open []string
+	collected := map[string]bool{}
+	for _, f := range flows {
+		if f.SignUpAllowed {
+			open = append(open, f.Name)
+			for _, a := range f.Attributes {
+				collected[strings.ToLower(a.Name)] = true
+			}
+		}
+	}
+	if len(open) == 0 && p.selfService() {
+		return []finding{warn(name, steps+" > New user flow", "no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))}
+	}
+	all := []finding{good(name, "people can sign up in %d of %d", len(open), len(flows))}
+	for _, attribute := range p.readAttributes() {
+		if len(open) > 0 && !collected[strings.ToLower(attribute)] {
+			all = append(all, warn("not collected "+attribute, fmt.Sprintf("%s > %s > User attributes > %s", steps, open[0], attribute),
+				"no user flow asks for it, and expressions read it: it is empty unless something else fills it"))
+		}
+	}
+	return all
+}
+
+// readAttributes are the custom attributes that expressions read and this program does not write itself.
+func (p *patient) readAttributes() []string {
+	return slices.DeleteFunc(p.app.config.Mapping.Attributes(), func(name string) bool {
+		_, written := p.app.config.Profile.Attributes[name]
+		kind, err := signup.ParseAttribute(name)
+		return written || err != nil || kind != signup.CustomAttribute
+	})
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"signup-sync/handler/entra"
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+var tenantExaminations = []examination{
+	needsToken("kind", examineKind),
+	needsToken("clock", examineClock),
+	needsToken("users", examineUsers),
+	needsToken("audit log", examineAudit),
+	needsToken("custom attributes", examineAttributes),
+	needsToken("domain", examineDomain),
+	{"sign-up policy", examineSignUpPolicy},
+	{"user flows", examineUserFlows},
+}
+
+// examineKind says what kind of tenant it is, and what is configured that such a tenant cannot do.
+func examineKind(ctx context.Context, p *patient) []finding {
+	packages := p.packages()
+	o, err := p.organized(ctx)
+	switch {
+	case err != nil:
+		return []finding{broken("kind", p.readUsersFix(), err)}
+	case o.ID != "" && !strings.EqualFold(o.ID, p.app.env.Tenant):
+		return []finding{fail("kind", setSetting("ENTRA_TENANT_ID", o.ID), "Graph answers for another tenant, %s", o.ID)}
+	case o.Kind == "":
+		return []finding{notAsked("kind", "Entra admin center > Overview > Tenant type; "+asOperator(p), "Graph shows it to nobody without Organization.Read.All, which the app does not need%s", onlyWorkforce(packages))}
+	case len(packages) > 0 && o.Kind != entra.WorkforceTenant:
+		return []finding{fail("kind", "Take these destinations out of signup-sync.yaml, or use the connector group.", "it is %s tenant, which has no entitlement management, for %s", kindWords[o.Kind], strings.Join(packages, ", "))}
+	case o.Kind == entra.B2CTenant:
+		return []finding{warn("kind", "Migrate to Microsoft Entra External ID; until then look at the census.", "it is %s tenant: nobody has tried this program with one", kindWords[o.Kind])}
+	}
+	return []finding{good("kind", "it is %s tenant", kindWords[o.Kind])}
+}
+
+var kindWords = map[entra.TenantKind]string{entra.ExternalTenant: "an external", entra.WorkforceTenant: "a workforce", entra.B2CTenant: "an Azure AD B2C"}
+
+// packages are the destinations of the kind that only a workforce tenant can serve.
+func (p *patient) packages() (names []string) {
+	for _, d := range p.app.config.Destinations {
+		if d.Connector == "accessPackage" {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
+func onlyWorkforce(packages []string) string {
+	if len(packages) == 0 {
+		return ""
+	}
+	return "; only a workforce tenant can serve " + strings.Join(packages, ", ")
+}
+
+// readUsersFix is what helps against a directory that is not shown.
+func (p *patient) readUsersFix() string {
+	for _, one := range entra.Least(needsOf(p.app.config)) {
+		if strings.HasPrefix(one.Name, "User.") {
+			return p.grantPermission(one.Name, one.ID)
+		}
+	}
+	return "bin/handler doctor --permissions"
+}
+
+// The program refuses to work with a clock that is wrong by more than five minutes; tokens have trouble before that.
+const (
+	skewWarn = time.Minute
+	skewFail = 5 * time.Minute
+)
+
+func examineClock(ctx context.Context, p *patient) []finding {
+	skew, err := p.app.tenant.Skew(ctx)
+	const fix = "timedatectl set-ntp true\nOn Windows: w32tm /resync"
+	switch size := skew.Abs().Round(time.Second); {
+	case err != nil:
+		return []finding{broken("clock", fix, err)}
+	case size > skewFail:
+		return []finding{fail("clock", fix, "this machine's clock differs from Graph's by %v, and no run begins with more than %v", size, skewFail)}
+	case size > skewWarn:
+		return []finding{warn("clock", fix, "this machine's clock differs from Graph's by %v", size)}
+	}
+	return []finding{good("clock", "this machine's clock is Graph's, within %v", skewWarn)}
+}
+
+// examineUsers reads those who were created just now, as the detectors do.
+func examineUsers(ctx context.Context, p *patient) []finding {
+	now := p.app.env.Clock.Now()
+	for _, err := range p.app.engine.Backstop.Events(ctx, signup.Window{From: now.Add(-time.Minute), To: now}) {
+		if err != nil {
+			return []finding{broken("users", p.readUsersFix(), err)}
+		}
+	}
+	return []finding{good("users", "the directory can be read by the time of creation")}
+}
+
+// kept is how long every tenant keeps its audit log (reference-reports-data-retention).
+const kept = 7 * 24 * time.Hour
+
+// examineAudit looks at the audit log and how far it reaches back.
+func examineAudit(ctx context.Context, p *patient) []finding {
+	retention := p.app.config.Sync.AuditRetention
+	if !slices.Contains(p.app.config.Sync.Detectors, "audit") {
+		return []finding{good("audit log", "no detector reads it")}
+	}
+	a, err := p.app.tenant.AuditState(ctx)
+	if err != nil {
+		fix := "bin/handler doctor --permissions"
+		for _, one := range entra.Least(needsOf(p.app.config)) {
+			if one.Name == "AuditLog.Read.All" {
+				fix = p.grantPermission(one.Name, one.ID)
+			}
+		}
+		return []finding{broken("audit log", fix, err)}
+	}
+	all := []finding{good("audit log", "it can be read, and its newest record is %v old", age(p.app.env.Clock.Now(), a.Newest))}
+	if a.Newest.IsZero() {
+		all[0] = warn("audit log", "Sign up once, and run the doctor again after five minutes.", "it can be read, and has no record of the last %v", retention)
+	}
+	if !a.Kept && retention > kept {
+		return append(all, warn("audit retention", "In signup-sync.yaml: sync: { auditRetention: 168h }\nEntra admin center > Billing > Licenses shows whether there is Microsoft Entra ID P1, with which the log is kept for 720h.",
+			"there is no record of the first day of sync.auditRetention (%v): the log is not kept for so long, or the tenant is younger", retention))
+	}
+	return append(all, good("audit retention", "the log is kept for %v, as sync.auditRetention says", retention))
+}
+
+// age is how long ago something was, in words short enough for a table.
+func age(now, then time.Time) string {
+	d := now.Sub(then)
+	if d > time.Hour {
+		return inWords(d.Round(time.Minute))
+	}
+	return inWords(max(d, 0).Round(time.Second))
+}
+
+// examineAttributes compares the custom attributes of the tenant with what the expressions make of them.
+func examineAttributes(ctx context.Context, p *patient) []finding {
+	var names []string
+	for _, name := range p.app.config.Mapping.Attributes() {
+		if kind, err := signup.ParseAttribute(name); err == nil && kind == signup.CustomAttribute {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return []finding{good("custom attributes", "none is configured")}
+	}
+	types, err := p.app.tenant.AttributeTypes(ctx)
+	if err != nil && p.app.config.Profile.ExtensionsApp != "" {
+		return []finding{notAsked("custom attributes", "Entra admin center > External Identities > Custom user attributes: there should be "+strings.Join(names, ", "),
+			"with profile.extensionsApp the app does not need the permission for it (%s)", reasonOf(err))}
+	}
+	if err != nil {
+		return []finding{broken("custom attributes", "Entra admin center > External Identities > Custom user attributes\nbin/handler doctor --permissions", err)}
+	}
+	all := unfit(p.app.config.Mapping.AttributeUses(), types)
+	for _, name := range names {
+		if _, there := typeOf(types, name); !there {
+			all = append(all, fail("missing "+name, fmt.Sprintf("Entra admin center > External Identities > Custom user attributes > Add > Name: %s", name), "the tenant has no custom attribute of that name, and everyone's profile waits for it"))
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, good("custom attributes", "the tenant has all %d, of types that fit: %s", len(names), strings.Join(names, ", ")))
+	}
+	return all
+}
+
+// unfit finds the attributes whose type is not the one that an expression takes them for: one line each.
+func unfit(uses []pipeline.AttributeUse, types map[string]signup.AttributeType) []finding {
+	var all []finding
+	for _, u := range uses {
+		has, there := typeOf(types, u.Name)
+		said := slices.ContainsFunc(all, func(f finding) bool { return f.Name == "type "+u.Name })
+		if there && has != u.Type && !said {
+			all = append(all, fail("type "+u.Name, fmt.Sprintf("Change the expression at %s in signup-sync.yaml, or the attribute:\nEntra admin center > External Identities > Custom user attributes > %s", strings.TrimPrefix(u.Path, "$."), u.Name),
+				"the tenant's attribute is of type %s, and %s takes it for a %s: it would never match", wordOf(has), strings.TrimPrefix(u.Path, "$."), wordOf(u.Type)))
+		}
+	}
+	return all
+}
+
+func wordOf(t signup.AttributeType) string {
+	if t == "" {
+		return "one that expressions cannot use"
+	}
+	return string(t)
+}
+
+// typeOf finds an attribute by its name, in any letter case.
+func typeOf(types map[string]signup.AttributeType, name string) (signup.AttributeType, bool) {
+	for n, t := range types {
+		if strings.EqualFold(n, name) {
+			return t, true
+		}
+	}
+	return "", false
+}
+
+// examineDomain looks for the domain of user principal names among those that the tenant has verified.
+func examineDomain(ctx context.Context, p *patient) []finding {
+	domain := p.app.config.Profile.UserPrincipalNameDomain
+	if domain == "" {
+		return []finding{good("domain", "users keep the one that they have")}
+	}
+	o, err := p.organized(ctx)
+	switch {
+	case err != nil:
+		return []finding{broken("domain", p.readUsersFix(), err)}
+	case !slices.ContainsFunc(o.Domains, func(d string) bool { return strings.EqualFold(d, domain) }):
+		return []finding{fail("domain", "Entra admin center > Domain names > Add custom domain > Verify\nor change profile.userPrincipalNameDomain", "the tenant has not verified %s, and everyone's profile waits for it", domain)}
+	}
+	return []finding{good("domain", "the tenant has verified %s", domain)}
+}
