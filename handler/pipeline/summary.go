@@ -44,6 +44,10 @@ type DestinationSummary struct {
 	Skipped    int    `json:"skipped,omitempty"`
 	Failed     int    `json:"failed,omitempty"`
 	Pending    int    `json:"pending,omitempty"` // tried, to be tried again
+
+	LagP50 float64 `json:"lagP50,omitempty"` // seconds from the sign-up until associated; replayed, backfilled and missed users aside
+	LagP99 float64 `json:"lagP99,omitempty"`
+	lags   Lags
 }
 
 // add counts one settled row.
@@ -58,6 +62,10 @@ func (s *Summary) add(c change) {
 		switch a.State {
 		case signup.Associated:
 			d.Associated++
+			if !c.after.Unsure && a.Opened.IsZero() { // otherwise the delay is not the destination's, nor ours
+				d.lags.Add(a.Settled.Sub(c.after.At))
+				d.LagP50, d.LagP99 = seconds(d.lags.Quantile(0.5)), seconds(d.lags.Quantile(0.99))
+			}
 		case signup.Skipped:
 			d.Skipped++
 		case signup.Failed:
