@@ -5,10 +5,8 @@ using './main.bicep'
 param entraTenantId = readEnvironmentVariable('ENTRA_TENANT_ID')
 param entraClientId = readEnvironmentVariable('ENTRA_CLIENT_ID', '')
 param alertEmails = filter(split(readEnvironmentVariable('ALERT_EMAILS', ''), ','), address => !empty(address))
-
-// azd sets these two to whoever deploys.
-param operatorId = readEnvironmentVariable('AZURE_PRINCIPAL_ID', '')
-param operatorType = readEnvironmentVariable('AZURE_PRINCIPAL_TYPE', 'User')
+param operatorId = readEnvironmentVariable('OPERATOR_ID', '')
+param operatorType = readEnvironmentVariable('OPERATOR_TYPE', 'User')
 
 // What signup-sync.yaml reads by ${NAME}: secrets, by their names in the vault …
 param vaultSettings = {
