@@ -95,6 +95,19 @@ var alerts = [
 '''
   }
   {
+    name: 'certificate expires'
+    description: 'The certificate ends within 30 days, or the tenant does not take its newest version.'
+    severity: 2
+    every: 'PT6H'
+    window: 'P2D'
+    missing: false
+    of: lines
+    query: '''
+| where message contains_cs 'msg="the certificate expires soon"'
+    or message contains_cs 'msg="the newest version of the certificate cannot be used; an older one is used"'
+'''
+  }
+  {
     name: 'census found a gap'
     description: 'Users were missing from the ledger. They are taken in; why no detector has shown them matters.'
     severity: 2
