@@ -105,18 +105,21 @@ func (t *Tenant) listExtensions(c *graphCall) reply {
 	return ok(t.wholeList(c, "applications('"+c.vars[0]+"')/extensionProperties", rows))
 }
 
-// organization serves the tenant's own object (docs: List organization).
+// tenantTypes are what Graph calls them (docs: organization, tenantType; of an external tenant as its answers show it).
+var tenantTypes = map[TenantType]string{External: "CIAM", Workforce: "AAD", B2C: "AAD B2C"}
+
+// organization serves the tenant's own object (docs: List organization). With no more than a permission to read users its
+// properties but for id, displayName and verifiedDomains are null; the page says so of User.Read.
 func (t *Tenant) organization(c *graphCall) reply {
-	kind := "CIAM"
-	if t.o.Type == Workforce {
-		kind = "AAD"
-	}
 	var domains []map[string]any
 	for _, d := range t.domains() {
 		domains = append(domains, map[string]any{"capabilities": "Email, OfficeCommunicationsOnline", "isDefault": d == t.defaultDomain(),
 			"isInitial": d == t.o.Domain, "name": d, "type": "Managed"})
 	}
-	org := map[string]any{"id": t.o.ID, "displayName": "Contoso", "tenantType": kind, "verifiedDomains": domains}
+	org := map[string]any{"id": t.o.ID, "displayName": "Contoso", "verifiedDomains": domains, "tenantType": nil, "countryLetterCode": nil, "technicalNotificationMails": nil}
+	if slices.ContainsFunc(c.roles, func(r string) bool { return slices.Contains(orgWholes, r) }) {
+		org["tenantType"], org["countryLetterCode"], org["technicalNotificationMails"] = tenantTypes[t.o.Type], "DE", []string{}
+	}
 	return ok(t.wholeList(c, "organization", []map[string]any{org}))
 }
 

@@ -194,6 +194,9 @@ func (t *Tenant) permitted(c *graphCall, roles []string) reply {
 	switch granted := slices.ContainsFunc(c.route.roles, func(r string) bool { return slices.Contains(roles, r) }); {
 	case entitlement && !(granted && t.o.EntitlementManagement):
 		return refuse(http.StatusForbidden, "UnAuthorized", "User is not authorized to perform the operation.")
+	case !granted && c.route.template == flowsPath: // as the service that was Azure AD B2C's words it, which user flows belong to
+		return refuse(http.StatusForbidden, "AADB2C", "The application does not have any of the required application permissions ("+
+			strings.Join(c.route.roles, ", ")+") to access the resource.")
 	case !granted:
 		return forbidden()
 	}
@@ -243,16 +246,22 @@ var (
 	userWriters  = []string{"User.ReadWrite.All", "Directory.ReadWrite.All"}
 	appReaders   = []string{"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All"}
 	orgReaders   = []string{"User.Read.All", "User.ReadWrite.All", "Organization.Read.All", "Directory.Read.All"}
+	orgWholes    = orgReaders[2:] // who sees all of it
 	domReaders   = []string{"Domain.Read.All", "Directory.Read.All"}
 	signUpReader = []string{"AuditLog.Read.All"}
 	groupReaders = []string{"GroupMember.Read.All", "GroupMember.ReadWrite.All", "Group.Read.All", "Group.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 	groupWriters = []string{"GroupMember.ReadWrite.All", "Group.ReadWrite.All", "Directory.ReadWrite.All"}
+	polReaders   = []string{"Policy.Read.All"}
+	flowReaders  = []string{"EventListener.Read.All", "EventListener.ReadWrite.All"}
 	packReaders  = []string{"EntitlementManagement.Read.All", "EntitlementManagement.ReadWrite.All"}
 	packWriters  = []string{"EntitlementManagement.ReadWrite.All"}
 )
 
-// entitlementPath begins the endpoints of entitlement management.
-const entitlementPath = "/identityGovernance/entitlementManagement"
+// entitlementPath begins the endpoints of entitlement management, flowsPath is that of the user flows.
+const (
+	entitlementPath = "/identityGovernance/entitlementManagement"
+	flowsPath       = "/identity/authenticationEventsFlows"
+)
 
 // routes are the endpoints.
 var routes = []route{
@@ -267,6 +276,8 @@ var routes = []route{
 	{"GET", "/applications/{id}/extensionProperties", readClass, 2, false, appReaders, (*Tenant).listExtensions},
 	{"GET", "/organization", readClass, 1, false, orgReaders, (*Tenant).organization},
 	{"GET", "/domains", readClass, 1, false, domReaders, (*Tenant).listDomains},
+	{"GET", "/policies/authorizationPolicy", readClass, 1, false, polReaders, (*Tenant).authorizationPolicy},
+	{"GET", flowsPath, readClass, 1, false, flowReaders, (*Tenant).listFlows},
 	{"GET", "/groups/{id}", readClass, 1, false, groupReaders, (*Tenant).getGroup},
 	{"PATCH", "/groups/{id}", writeClass, 1, false, groupWriters, (*Tenant).patchGroup},
 	{"POST", "/groups/{id}/members/$ref", writeClass, 1, false, groupWriters, (*Tenant).addMember},

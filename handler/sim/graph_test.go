@@ -41,42 +41,6 @@ func TestToken(t *testing.T) {
 	}
 }
 
-func TestPermissionByEndpoint(t *testing.T) {
-	r := serve(t, calm())
-	id := string(r.tenant.SignUp(sim.Person{Email: "a@example.com"}))
-	apps := r.get("/v1.0/applications").rows()
-	object, _ := apps[0]["id"].(string)
-	tests := []struct {
-		path         string
-		enough, less []string
-	}{
-		{audits, []string{"AuditLog.Read.All", "Directory.Read.All"}, []string{"User.Read.All"}},
-		{"/beta/auditLogs/signUps", []string{"AuditLog.Read.All"}, []string{"Directory.Read.All"}},
-		{users, []string{"User.Read.All", "User.ReadWrite.All"}, []string{"AuditLog.Read.All"}},
-		{users + "/" + id, []string{"User.Read.All"}, []string{"AuditLog.Read.All", "User.ReadBasic.All"}},
-		{"/v1.0/applications", []string{"Application.Read.All"}, []string{"User.Read.All"}},
-		{"/v1.0/applications/" + object + "/extensionProperties", []string{"Application.Read.All"}, []string{"User.Read.All"}},
-		{"/v1.0/organization", []string{"User.Read.All", "Organization.Read.All"}, []string{"AuditLog.Read.All"}},
-		{"/v1.0/domains", []string{"Domain.Read.All"}, []string{"User.Read.All"}},
-	}
-	for _, tt := range tests {
-		for _, role := range tt.enough {
-			r.as(role)
-			if a := r.get(tt.path); a.status != 200 {
-				t.Errorf("%s with %s: got %d %s", tt.path, role, a.status, a.raw)
-			}
-		}
-		for _, role := range append(tt.less, "") {
-			r.as(role)
-			r.want(r.get(tt.path), 403, "Authorization_RequestDenied")
-		}
-	}
-	r.as("User.Read.All")
-	if a := r.patch("75b523ca-d064-4ddf-80af-87738f504026", `{"displayName":"x"}`); a.status != 403 {
-		t.Errorf("patch with a reader's role: got %d", a.status)
-	}
-}
-
 func TestHeadersAndErrorBody(t *testing.T) {
 	o := calm()
 	o.DateSkew = -5 * time.Minute

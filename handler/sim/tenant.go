@@ -24,6 +24,7 @@
 //   - A user principal name stays taken while its owner is in the recycle bin.
 //   - A patched userPrincipalName also changes the identity of that type.
 //   - A Graph token's audience is https://graph.microsoft.com, whatever address Graph is called at.
+//   - Who may read users may read the tenant's own object, as far as the delegated permission User.Read shows it.
 //   - A dynamic group refuses members as a missing permission is refused, and so does one that can hold directory roles.
 //   - A membership that is being added twice is refused by its truth, and shown by a replica some seconds later.
 //   - Without entitlement management its endpoints answer as to an app that lacks the permission. With it they refuse a
@@ -49,6 +50,7 @@ type TenantType string
 const (
 	External  TenantType = "external"  // an External ID tenant; also ""
 	Workforce TenantType = "workforce" // an ordinary tenant
+	B2C       TenantType = "b2c"       // an Azure AD B2C tenant
 )
 
 // Order is how the audit log is sorted.
@@ -110,6 +112,10 @@ type TenantOptions struct {
 	RetryAfter        RetryAfter    //
 	DateSkew          time.Duration // added to the Date header
 
+	UserFlows            []UserFlow //
+	NoEmailSubscriptions bool       // of the authorization policy: allowedToSignUpEmailBasedSubscriptions is false
+	NoVerifiedJoin       bool       // likewise: allowEmailVerifiedUsersToJoinOrganization is false
+
 	Groups                []Group         //
 	EntitlementManagement bool            // makes it a workforce tenant with a licence for that
 	AccessPackages        []AccessPackage //
@@ -137,6 +143,7 @@ type Tenant struct {
 	auditor window
 	empty   int // patches that changed nothing
 
+	flowIDs      []string // of the user flows
 	groups       []*group
 	entitlements entitlements
 }
@@ -168,6 +175,10 @@ func NewTenant(o TenantOptions) *Tenant {
 			name = extensionPrefix + name
 		}
 		t.attrs = append(t.attrs, attribute{name: name, id: guid(t.ids)})
+	}
+	t.defineFlows()
+	for range o.UserFlows {
+		t.flowIDs = append(t.flowIDs, guid(t.ids))
 	}
 	t.audits.order = o.AuditOrder
 	for _, g := range o.Groups {
