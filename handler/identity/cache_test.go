@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
 	"signup-sync/handler/identity"
@@ -132,6 +133,25 @@ func TestAHangingEndpointHoldsNobodyBeyondItsContext(t *testing.T) {
 		wg.Wait()
 		if n := w.count(); n != 3 {
 			t.Errorf("got %d token requests, want 3", n)
+		}
+	})
+}
+
+// hanging is an identity that does not answer while anybody waits for it.
+type hanging struct{}
+
+func (hanging) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	<-ctx.Done()
+	return azcore.AccessToken{}, ctx.Err()
+}
+
+func TestARenewalEndsAlsoWhereNobodyGivesUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		o := w.options(identity.Federated)
+		o.Identity = hanging{}
+		before := time.Now()
+		if e := failure(t, open(t, o)); e.Class != signup.Transient || time.Since(before) > 30*time.Second {
+			t.Errorf("got %v after %v", e, time.Since(before))
 		}
 	})
 }

@@ -2,9 +2,11 @@ package identity_test
 
 import (
 	"crypto"
+	"crypto/sha1"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -49,6 +51,10 @@ func TestACertificateFromKeyVaultGetsAToken(t *testing.T) {
 			together(64, func() { w.token(c) })
 			if entra, vault := w.asked(); entra != 1 || vault != 3 { // the challenge, the versions, the secret
 				t.Errorf("got %d token requests and %d of the vault, want 1 and 3", entra, vault)
+			}
+			print := sha1.Sum(cert.Raw)
+			if all, err := c.Certificates(t.Context()); err != nil || all[0].Thumbprint != fmt.Sprintf("%X", print) || !all[0].NotAfter.Equal(cert.NotAfter) {
+				t.Errorf("got %+v, %v, want the thumbprint %X", all, err, print)
 			}
 		})
 	}

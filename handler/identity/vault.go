@@ -138,7 +138,7 @@ func (v *vault) loadSecret(ctx context.Context, id string) (*material, error) {
 	answer, err := v.secrets.GetSecret(ctx, v.name, id, nil)
 	if err != nil {
 		e := v.explain(err, roleSecrets)
-		if e.Status == http.StatusForbidden && !isDisabled(err) {
+		if e.Status == http.StatusForbidden {
 			e.Err = errNoKey
 		}
 		return nil, e
@@ -237,11 +237,6 @@ func innerCode(answer *azcore.ResponseError) string {
 		}
 	}
 	return body.Error.Inner.Code
-}
-
-func isDisabled(err error) bool {
-	answer, ok := errors.AsType[*azcore.ResponseError](err)
-	return ok && strings.HasSuffix(innerCode(answer), "Disabled")
 }
 
 // forbidden reports that Key Vault does not allow what was asked for.
