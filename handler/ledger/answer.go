@@ -148,7 +148,23 @@ func serviceError(status int, code string, err error) *signup.Error {
 	}
 	detail := code
 	if status == http.StatusForbidden {
-		detail = strings.TrimSpace(code + " (check the key in AzureWebJobsStorage, or give the identity the role Storage Table Data Contributor)")
+		detail = strings.TrimSpace(code + " (" + permit(code) + ")")
 	}
 	return &signup.Error{Class: class, Code: word, Detail: detail, Status: status, Err: err}
+}
+
+// permit says what helps against a 403, by the service's code.
+func permit(code string) string {
+	const role = "give the identity the role Storage Table Data Contributor on the storage account"
+	switch code {
+	case "AuthorizationPermissionMismatch":
+		return role + "; a shared access signature must allow to read, add, update and delete"
+	case "AuthenticationFailed":
+		return "check the key in AzureWebJobsStorage, and this machine's clock"
+	case "KeyBasedAuthenticationNotPermitted":
+		return "the storage account takes no keys: set AzureWebJobsStorage__accountName in place of AzureWebJobsStorage"
+	case "AuthorizationFailure":
+		return "the storage account's network rules keep this machine out, or the key in AzureWebJobsStorage is wrong"
+	}
+	return "check the key in AzureWebJobsStorage, or " + role
 }

@@ -92,7 +92,7 @@ func (m *memory) scan(ctx context.Context, table, after, before string, limit in
 	return page, false, nil
 }
 
-func (m *memory) check(ctx context.Context) error { return ctx.Err() }
+func (m *memory) access(ctx context.Context) (Access, error) { return Access{}, ctx.Err() }
 
 func (m *memory) close() error { return nil }
 

@@ -73,8 +73,8 @@ func TestSettingsLeadToTheService(t *testing.T) {
 			requests := 0
 			c.options.Transport = transport(func(req *http.Request) (*http.Response, error) {
 				requests++
-				if got := req.URL.String(); !strings.HasPrefix(got, c.endpoint+"signups()") && !strings.HasPrefix(got, c.endpoint+"state()") {
-					t.Errorf("address: got %s, want %s<table>()", got, c.endpoint)
+				if got := req.URL.String(); !strings.HasPrefix(got, c.endpoint+"signups(") && !strings.HasPrefix(got, c.endpoint+"state(") {
+					t.Errorf("address: got %s, want %s<table>(", got, c.endpoint)
 				}
 				auth := req.Header.Get("Authorization")
 				if !strings.HasPrefix(auth, c.signed) {
@@ -94,8 +94,8 @@ func TestSettingsLeadToTheService(t *testing.T) {
 			if err := l.Check(t.Context()); err != nil {
 				t.Errorf("check: %v", err)
 			}
-			if requests != 2 {
-				t.Errorf("requests of check: got %d, want 2", requests)
+			if requests != 6 { // of each table: read, change, remove
+				t.Errorf("requests of check: got %d, want 6", requests)
 			}
 		})
 	}
@@ -145,7 +145,7 @@ func TestErrorsTellTheFixAndNoSecret(t *testing.T) {
 			resp := reply(req, 403, `{"odata.error":{"code":"AuthorizationPermissionMismatch","message":{"value":"`+secretKey+`"}}}`)
 			resp.Header.Set("x-ms-error-code", "AuthorizationPermissionMismatch")
 			return resp, nil
-		}, "forbidden (HTTP 403): AuthorizationPermissionMismatch (check the key in AzureWebJobsStorage, or give the identity the role Storage Table Data Contributor)", signup.Systemic},
+		}, "forbidden (HTTP 403): AuthorizationPermissionMismatch (give the identity the role Storage Table Data Contributor on the storage account; ", signup.Systemic},
 		{"a proxy's 404", func(req *http.Request) (*http.Response, error) {
 			return reply(req, 404, `<html>not here`), nil
 		}, "HTTP 404", signup.Permanent},

@@ -187,20 +187,35 @@ func (s *sqlite) query(ctx context.Context, query string, args ...any) ([]entity
 	return page, nil
 }
 
-// check makes no file and no tables, which a read elsewhere would: it looks whether the directory is there, and whether a
-// file that is there is a database.
-func (s *sqlite) check(ctx context.Context) error {
+// access makes no file and no tables, which a read elsewhere would: it looks whether the directory is there, and whether a
+// file that is there is a database that can be written: by a transaction that is not brought to its end. To begin one is
+// not enough, which a file that can only be read allows.
+func (s *sqlite) access(ctx context.Context) (Access, error) {
 	if _, err := os.Stat(s.path); errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(filepath.Dir(s.path)); err != nil {
-			return fmt.Errorf("make %s: %w", s.path, err)
+			return Access{}, fmt.Errorf("make %s: %w", s.path, err)
 		}
-		return nil
+		return Access{Absent: []string{signups, state}}, nil
 	}
-	var tables int
-	if err := s.db.QueryRowContext(ctx, `select count(*) from sqlite_master`).Scan(&tables); err != nil {
-		return fmt.Errorf("read %s: %w", s.path, err)
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return Access{}, fmt.Errorf("write to %s: %w", s.path, err)
 	}
-	return nil
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, `create table "~" (x)`); err != nil {
+		return Access{}, fmt.Errorf("write to %s: %w", s.path, err)
+	}
+	var a Access
+	for _, table := range []string{signups, state} {
+		var there bool
+		if err := tx.QueryRowContext(ctx, `select count(*) > 0 from sqlite_master where name = ?`, table).Scan(&there); err != nil {
+			return Access{}, fmt.Errorf("read %s: %w", s.path, err)
+		}
+		if !there {
+			a.Absent = append(a.Absent, table)
+		}
+	}
+	return a, nil
 }
 
 func (s *sqlite) close() error { return s.db.Close() }

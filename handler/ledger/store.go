@@ -39,8 +39,8 @@ type store interface {
 	// scan returns at most limit entities with after < key < before in the order of keys, and whether there are more;
 	// if there are, it returns at least one.
 	scan(ctx context.Context, table, after, before string, limit int) (page []entity, more bool, err error)
-	// check reads, and makes nothing.
-	check(ctx context.Context) error
+	// access reads, and tries writes that must fail; it makes nothing.
+	access(ctx context.Context) (Access, error)
 	close() error
 }
 

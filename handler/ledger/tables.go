@@ -171,13 +171,54 @@ func (s *tables) scan(ctx context.Context, table, after, before string, limit in
 	return nil, false, nil
 }
 
-func (s *tables) check(ctx context.Context) error {
+// nobody is the key of an entity that cannot exist: no key of ours has that character.
+const nobody = "~"
+
+// never is a version that no entity has.
+const never = azcore.ETag(`W/"datetime'2000-01-01T00%3A00%3A00.0000000Z'"`)
+
+func (s *tables) access(ctx context.Context) (Access, error) {
+	var a Access
 	for _, table := range []string{signups, state} {
-		if _, _, err := s.scan(ctx, table, " ", "~", 1); err != nil {
-			return err
+		if _, _, err := s.scan(ctx, table, " ", nobody, 1); err != nil {
+			return Access{}, err
+		}
+		absent, err := s.tryWrite(ctx, table)
+		if err != nil {
+			return Access{}, err
+		}
+		if absent {
+			a.Absent = append(a.Absent, table)
 		}
 	}
-	return nil
+	return a, nil
+}
+
+// tryWrite changes and removes an entity that cannot exist, and of which a version is demanded that it cannot have. The
+// service decides whether the caller may before it looks for the entity: only who may is told that there is none.
+func (s *tables) tryWrite(ctx context.Context, table string) (absent bool, err error) {
+	entity, err := json.Marshal(tableEntity{PartitionKey: s.partition, RowKey: nobody})
+	if err != nil {
+		return false, fmt.Errorf("encode an entity: %w", err)
+	}
+	etag := never
+	_, changed := s.clients[table].UpdateEntity(ctx, entity, &aztables.UpdateEntityOptions{IfMatch: &etag, UpdateMode: aztables.UpdateModeReplace})
+	_, removed := s.clients[table].DeleteEntity(ctx, s.partition, nobody, &aztables.DeleteEntityOptions{IfMatch: &etag})
+	for _, try := range []struct {
+		verb string
+		err  error
+	}{{"write to", changed}, {"remove from", removed}} {
+		if re, ok := errors.AsType[*azcore.ResponseError](try.err); ok && re.ErrorCode == string(aztables.UpdateConditionNotSatisfied) {
+			continue
+		}
+		switch err := failure(try.verb, table, try.err); {
+		case errors.Is(err, errNoTable):
+			absent = true
+		case !errors.Is(err, errAbsent):
+			return false, err
+		}
+	}
+	return absent, nil
 }
 
 func (s *tables) close() error { return nil }

@@ -2,14 +2,23 @@ package ledgertest
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // StartAzurite starts the storage emulator's table service, in memory, for as long as the test runs, and returns the
@@ -26,6 +35,51 @@ func StartAzurite(tb testing.TB) string {
 func StartAzuriteQueues(tb testing.TB) string {
 	tb.Helper()
 	return startService(tb, "queue", "QueueEndpoint", "--skipApiVersionCheck") // the client is ahead of the emulator
+}
+
+// StartAzuriteTLS is StartAzurite over TLS, for tokens in place of the account's key: it looks at their audience, issuer and
+// times, not at a signature, and knows no roles. It returns the service's address and who trusts its certificate.
+func StartAzuriteTLS(tb testing.TB) (address string, client *http.Client) {
+	tb.Helper()
+	cert, key, roots := certificate(tb)
+	c := startService(tb, "table", "TableEndpoint", "--oauth", "basic", "--cert", cert, "--key", key)
+	_, address, _ = strings.Cut(c, "TableEndpoint=http")
+	client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+	tb.Cleanup(client.CloseIdleConnections)
+	return "https" + strings.TrimSuffix(address, ";"), client
+}
+
+// certificate makes one for loopback and writes it and its key to files.
+func certificate(tb testing.TB) (certFile, keyFile string, roots *x509.CertPool) {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(tb.TempDir(), name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		return path
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	roots = x509.NewCertPool()
+	roots.AddCert(parsed)
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", pkcs8), roots
 }
 
 func startService(tb testing.TB, service, endpoint string, more ...string) string {
