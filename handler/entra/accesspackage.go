@@ -253,8 +253,7 @@ func notOurs(what string) error {
 	return &signup.Error{Class: signup.Transient, Code: "bad-answer", Detail: "the " + what + " in the answer is not the one that was asked for"}
 }
 
-// Check asks which type of tenant this is, before anything that only some have, and reads the access package and the
-// policy.
+// Check asks what the tenant is for, before anything that only some have, and reads the access package and the policy.
 func (p *AccessPackage) Check(ctx context.Context) error {
 	if err := p.supported(ctx); err != nil {
 		return err

@@ -222,13 +222,18 @@ func TestARefusedRequest(t *testing.T) {
 }
 
 func TestAnExternalTenantHasNoEntitlementManagement(t *testing.T) {
-	s := simulate(t, sim.TenantOptions{}, packageRoles...)
+	s := simulate(t, sim.TenantOptions{}, append([]string{"Organization.Read.All"}, packageRoles...)...)
 	p := accessPackage(t, s.tenant, pack, direct)
 	_, err := p.Associate(t.Context(), requests(s.people(1)[0])[0])
 	for _, err := range []error{err, p.Check(t.Context())} {
 		if codeOf(err) != "systemic no-entitlement-management" || !strings.Contains(err.Error(), "CIAM") {
 			t.Errorf("got %v", err)
 		}
+	}
+	// An app that is not shown what the tenant is for is told what the refusal may mean.
+	p = accessPackage(t, newGraph(t, page("", `{"id":"`+tenantID+`","tenantType":null}`), refusal(403, "UnAuthorized", "User is not authorized to perform the operation.")).open(), pack, direct)
+	if err := p.Check(t.Context()); codeOf(err) != "systemic forbidden" || !strings.Contains(err.Error(), "only workforce tenants have entitlement management") {
+		t.Errorf("got %v", err)
 	}
 	s = simulate(t, withPackages(), "User.ReadWrite.All")
 	p = accessPackage(t, s.tenant, pack, direct)

@@ -170,5 +170,9 @@ func (k kind) remedy() string {
 	case policyCall, flowCall:
 		return k.permission() + " is missing, which the login of a person by the Azure CLI never has: look in Graph Explorer, or log the CLI in as an app of yours that has it"
 	}
-	return "grant the app the application permission " + k.permission() + " with admin consent"
+	grant := "grant the app the application permission " + k.permission() + " with admin consent"
+	if k == packageCall { // which may not see what the tenant is for
+		grant += "; only workforce tenants have entitlement management"
+	}
+	return grant
 }

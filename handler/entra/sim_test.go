@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -60,7 +61,7 @@ func simulate(t *testing.T, o sim.TenantOptions, roles ...string) simulated {
 	t.Cleanup(server.Close)
 	hc := onlyLoopback(server.Client())
 	c, err := identity.OpenApp(identity.AppOptions{
-		Kind: identity.Secret, Tenant: tenantID, ClientID: clientID, Secret: aSecret, Authority: server.URL, HTTP: hc,
+		Kind: identity.Secret, Tenant: tenantID, ClientID: clientID, Secret: aSecret, Authority: server.URL, HTTP: hc, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
