@@ -96,7 +96,7 @@ func openClinic(t *testing.T) *clinic {
 
 // tenant makes another tenant of it, and a person who has signed up there.
 func (c *clinic) tenant(o sim.TenantOptions) {
-	o.ID, o.Seed, o.InstantAudit, o.InstantReplicas = simTenant, 1, true, true
+	o.ID, o.Seed, o.InstantAudit, o.InstantReplicas, o.Throttle = simTenant, 1, true, true, sim.ThrottleOff
 	if o.Attributes == nil {
 		o.Attributes = []string{"stripeCustomerId", "marketingOptIn"}
 	}
