@@ -119,7 +119,7 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 		return []finding{warn(name, steps+" > New user flow", "no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))}
 	}
 	all := []finding{good(name, "people can sign up in %d of %d", len(open), len(flows))}
-	for _, attribute := range p.readAttributes() {
+	for _, attribute := range p.wanted() {
 		if len(open) > 0 && !collected[strings.ToLower(attribute)] {
 			all = append(all, warn("not collected "+attribute, fmt.Sprintf("%s > %s > User attributes > %s", steps, open[0], attribute),
 				"no user flow asks for it, and expressions read it: it is empty unless something else fills it"))
@@ -128,11 +128,19 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 	return all
 }
 
-// readAttributes are the custom attributes that expressions read and this program does not write itself.
-func (p *patient) readAttributes() []string {
-	return slices.DeleteFunc(p.app.config.Mapping.Attributes(), func(name string) bool {
-		_, written := p.app.config.Profile.Attributes[name]
-		kind, err := signup.ParseAttribute(name)
-		return written || err != nil || kind != signup.CustomAttribute
+// collectable are the members of user that a user flow can ask for (identityUserFlowAttribute, built-in ones).
+var collectable = []string{"displayName", "givenName", "surname", "country", "city"}
+
+// wanted is what expressions read of a user and a user flow can ask for, but for what this program writes itself.
+func (p *patient) wanted() []string {
+	profile := p.app.config.Profile
+	fields, attributes := p.app.config.Mapping.Reads()
+	fields = slices.DeleteFunc(fields, func(name string) bool {
+		return !slices.Contains(collectable, name) || name == "displayName" && profile.DisplayName != ""
 	})
+	attributes = slices.DeleteFunc(attributes, func(name string) bool {
+		kind, err := signup.ParseAttribute(name)
+		return err != nil || kind != signup.CustomAttribute || profile.Attributes[name] != ""
+	})
+	return append(fields, attributes...)
 }

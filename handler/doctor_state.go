@@ -76,7 +76,7 @@ func examineLedger(ctx context.Context, p *patient) []finding {
 		return []finding{broken("ledger", `az role assignment create --assignee IDENTITY --role "Storage Table Data Contributor" --scope "$(az storage account show --name ACCOUNT --query id -o tsv)"`+
 			"\nand look at the account's Networking", err)}
 	case len(access.Absent) > 0:
-		return []finding{notAsked("ledger", firstRun, "it can be read; the tables %s are not there yet, and the first run makes them", strings.Join(access.Absent, ", "))}
+		return []finding{notAsked("ledger", firstRun, "it can be read; what the first run makes is not there yet: %s", strings.Join(access.Absent, ", "))}
 	}
 	return []finding{good("ledger", "it can be read and written")}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -10,7 +9,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
 	"os"
@@ -98,11 +96,19 @@ func openClinic(t *testing.T) *clinic {
 func (c *clinic) tenant(o sim.TenantOptions) {
 	o.ID, o.Seed, o.InstantAudit, o.InstantReplicas, o.Throttle = simTenant, 1, true, true, sim.ThrottleOff
 	if o.Attributes == nil {
-		o.Attributes = []string{"stripeCustomerId", "marketingOptIn"}
+		o.Attributes = []string{"stripeCustomerId"}
+	}
+	if o.UserFlows == nil {
+		o.UserFlows = clinicFlows()
 	}
 	o.Groups = []sim.Group{{ID: simGroup}}
 	c.Tenant = sim.NewTenant(o)
 	c.Tenant.SignUp(sim.Crowd(1, 1)[0])
+}
+
+// clinicFlows ask for all that the expressions read.
+func clinicFlows() []sim.UserFlow {
+	return []sim.UserFlow{{Name: "Sign up", Attributes: []sim.FlowAttribute{{Name: "givenName"}, {Name: "surname"}, {Name: "marketingOptIn", Type: "boolean"}}}}
 }
 
 // clinicKey is the key of every certificate; making one takes a while.
@@ -287,6 +293,3 @@ func (d diagnosis) bad() (lines []string) {
 	slices.Sort(lines)
 	return lines
 }
-
-var _ = context.Background
-var _ = io.Discard

@@ -226,30 +226,38 @@ func (m *Mapping) LinkBack(name string) (attribute string, ok bool) {
 	return "", false
 }
 
+// Reads returns what expressions ask of a user, sorted: members such as givenName, and attributes.
+func (m *Mapping) Reads() (fields, attributes []string) {
+	for _, e := range m.expressions() {
+		fields, attributes = append(fields, e.fields...), append(attributes, e.attributes...)
+	}
+	slices.Sort(fields)
+	slices.Sort(attributes)
+	return slices.Compact(fields), slices.Compact(attributes)
+}
+
 // Attributes returns the names of all attributes that are read or written, sorted: what a read of a
 // profile must select.
 func (m *Mapping) Attributes() []string {
 	set := map[string]bool{}
-	add := func(e *expression) {
-		if e != nil {
-			for _, a := range e.attributes {
-				set[a] = true
-			}
+	for _, e := range m.expressions() {
+		for _, a := range e.attributes {
+			set[a] = true
 		}
-	}
-	for _, e := range m.profile() {
-		add(e)
 	}
 	for _, a := range m.attributes {
 		set[a.name] = true
 	}
-	for _, d := range m.destinations {
-		add(d.when)
-		for _, e := range d.record.expressions() {
-			add(e)
-		}
-	}
 	return slices.Sorted(maps.Keys(set))
+}
+
+// expressions returns all that there are.
+func (m *Mapping) expressions() []*expression {
+	all := m.profile()
+	for _, d := range m.destinations {
+		all = append(append(all, d.when), d.record.expressions()...)
+	}
+	return slices.DeleteFunc(all, func(e *expression) bool { return e == nil })
 }
 
 func (m *Mapping) destination(name string) *destination {

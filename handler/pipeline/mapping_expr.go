@@ -39,6 +39,7 @@ type expression struct {
 	needs      []string       // destinations whose accounts it mentions, sorted
 	must       []string       // those of needs that it uses without "?.", sorted
 	attributes []string       // attributes it reads, sorted
+	fields     []string       // members of user that it reads beside those, sorted
 	taken      []AttributeUse // what it takes them for
 	linkBack   string         // the destination, if the expression is its account's id and nothing else
 }
@@ -161,6 +162,7 @@ func (c *compiler) compile(path, text string, want wanted) *expression {
 	}
 	e.program = program
 	e.needs, e.must, e.attributes = sortedKeys(usage.needs), sortedKeys(usage.must), sortedKeys(usage.attributes)
+	e.fields = sortedKeys(usage.fields)
 	usage.takeWhole(program.Node(), want)
 	for _, use := range usage.taken {
 		e.taken = append(e.taken, AttributeUse{Name: use.Name, Type: use.Type, Path: path})

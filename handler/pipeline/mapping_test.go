@@ -49,6 +49,8 @@ func TestMappingSaysWhatItReadsAndWaitsFor(t *testing.T) {
 	check("Needs(nobody)", len(m.Needs("nobody")), 0)
 	check("ProfileNeeds", m.ProfileNeeds(), []string{"billing"})
 	check("Attributes", m.Attributes(), []string{"marketingOptIn", "stripeCustomerId"})
+	fields, attributes := m.Reads()
+	check("Reads", [][]string{fields, attributes}, [][]string{{"displayName", "email", "givenName", "id", "surname"}, {"marketingOptIn"}})
 	attribute, ok := m.LinkBack("billing")
 	check("LinkBack(billing)", []any{attribute, ok}, []any{"stripeCustomerId", true})
 	attribute, ok = m.LinkBack("crm")

@@ -15,6 +15,7 @@ type usage struct {
 	open       []openNode        // nodes that may only stand before a member written out
 	closed     map[ast.Node]bool // those of them that do
 	attributes map[string]bool
+	fields     map[string]bool // of the user, beside the attributes
 	taken      []AttributeUse // what attributes are taken for
 	needs      map[string]bool
 	must       map[string]bool
@@ -77,6 +78,8 @@ func (u *usage) member(n *ast.MemberNode) {
 			u.open = append(u.open, openNode{n, "user.attributes needs a custom attribute's name written out, as in user.attributes.company"})
 		case members[root.Value] != nil && !slices.Contains(members[root.Value], name.Value):
 			u.problem(n.Property, "%s has no member %q%s", root.Value, name.Value, DidYouMean(name.Value, members[root.Value]))
+		case root.Value == "user":
+			set(&u.fields, name.Value)
 		}
 		return
 	}
