@@ -17,6 +17,7 @@ var builtInRoles = map[string]string{
 	"keyVaultSecretsOfficer":      "b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
 	"keyVaultCertificatesOfficer": "a4417e6f-fecd-4de8-b567-7b0420556985",
 	"keyVaultCryptoUser":          "12338af0-0e69-4776-bea7-57ae8d297424",
+	"keyVaultCertificateUser":     "db79e9a7-68ee-4b58-9aeb-b90e7c24fcba",
 	"monitoringMetricsPublisher":  "3913510d-42f4-4e42-8a64-420c390055eb",
 }
 
@@ -26,6 +27,7 @@ var allowedRoles = []grant{
 	{"appPrincipalId", "Microsoft.Storage/storageAccounts", "storageTableDataContributor", ""},
 	{"appPrincipalId", "Microsoft.KeyVault/vaults", "keyVaultSecretsUser", ""},
 	{"appPrincipalId", "Microsoft.KeyVault/vaults", "keyVaultCryptoUser", "signsInVault"},
+	{"appPrincipalId", "Microsoft.KeyVault/vaults", "keyVaultCertificateUser", "signsInVault"},
 	{"appPrincipalId", "Microsoft.Insights/components", "monitoringMetricsPublisher", ""},
 	{"operatorId", "Microsoft.Storage/storageAccounts", "storageTableDataContributor", ""},
 	{"operatorId", "Microsoft.Storage/storageAccounts", "storageBlobDataContributor", "operatorUploads"},

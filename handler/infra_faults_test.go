@@ -40,7 +40,7 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"a role under another's name", rbacFile, builtInRoles["storageBlobDataOwner"], owner, "storageBlobDataOwner is " + owner},
 		{"a role on the resource group", rbacFile, "  scope: storage\n", "  scope: resourceGroup()\n", "not allowed"},
 		{"a role more", rbacFile, "[roles.storageBlobDataOwner, ", "[roles.storageBlobDataOwner, roles.storageBlobDataContributor, ", "not allowed"},
-		{"a role without its condition", rbacFile, "signsInVault ? [roles.keyVaultCryptoUser] : []", "true ? [roles.keyVaultCryptoUser] : []", "not allowed"},
+		{"a role without its condition", rbacFile, "signsInVault ? [roles.keyVaultCryptoUser, roles", "true ? [roles.keyVaultCryptoUser, roles", "not allowed"},
 		{"a role of the operator for the app", rbacFile, "concat([roles.keyVaultSecretsUser]", "concat([roles.keyVaultSecretsOfficer]", "not allowed"},
 		{"a role less", rbacFile, ", roles.storageTableDataContributor]\n", "]\n", "does not give"},
 		{"a role by its id", rbacFile, "roleDefinitions', roles.monitoringMetricsPublisher)", "roleDefinitions', '" + owner + "')", "ids outside"},

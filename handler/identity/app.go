@@ -53,11 +53,11 @@ type AppOptions struct {
 	ClientID  string // of the app registration
 	Authority string // root of the token endpoint, https; "" is the global cloud's
 	HTTP      *http.Client
-	Log       *slog.Logger
 
 	Secret   string                 // for Secret
 	Vault    string                 // the Key Vault's URL, for Certificate
 	Name     string                 // the certificate's name in it
+	Log      *slog.Logger           // for Certificate: what a person should know of its versions
 	Identity azcore.TokenCredential // this program's own identity in Azure, for Certificate and Federated
 }
 
@@ -133,7 +133,6 @@ func (o AppOptions) check() error {
 	}
 	require(o.Tenant != "", "ENTRA_TENANT_ID is not set")
 	require(o.ClientID != "", "ENTRA_CLIENT_ID is not set")
-	require(o.Log != nil, "the logger is missing")
 	u, err := url.Parse(o.Authority)
 	require(err == nil && u.Scheme == "https" && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.User == nil,
 		"ENTRA_AUTHORITY is not an https URL of a host without a path")
@@ -147,6 +146,7 @@ func (o AppOptions) check() error {
 		require(err == nil && u.Scheme == "https" && u.Host != "", "KEY_VAULT_URL is not an https URL")
 		require(o.Name != "", "ENTRA_CERTIFICATE is not set: the certificate's name in the Key Vault")
 		require(o.Identity != nil, "there is no Azure identity for the Key Vault")
+		require(o.Log != nil, "the logger is missing")
 	default:
 		require(false, fmt.Sprintf("ENTRA_CREDENTIAL is %q, want certificate, federated or secret", o.Kind))
 	}

@@ -33,6 +33,7 @@ var roles = {
   keyVaultSecretsOfficer: 'b86a8fe4-44ce-4948-aee5-eccb2c155cd7'
   keyVaultCertificatesOfficer: 'a4417e6f-fecd-4de8-b567-7b0420556985'
   keyVaultCryptoUser: '12338af0-0e69-4776-bea7-57ae8d297424'
+  keyVaultCertificateUser: 'db79e9a7-68ee-4b58-9aeb-b90e7c24fcba'
   monitoringMetricsPublisher: '3913510d-42f4-4e42-8a64-420c390055eb'
 }
 
@@ -40,8 +41,9 @@ var roles = {
 // is in tables.
 var appOnStorage = [roles.storageBlobDataOwner, roles.storageTableDataContributor]
 
-// The certificate's public part, and its key if that may leave the vault, are read as a secret, as are the destinations' secrets.
-var appOnVault = concat([roles.keyVaultSecretsUser], signsInVault ? [roles.keyVaultCryptoUser] : [])
+// A certificate whose key may leave the vault is read as a secret, as are the destinations' secrets. Of one whose key may not, the
+// certificate itself is read, and the key signs in the vault.
+var appOnVault = concat([roles.keyVaultSecretsUser], signsInVault ? [roles.keyVaultCryptoUser, roles.keyVaultCertificateUser] : [])
 
 // The operator's commands change the ledger.
 var operatorOnStorage = concat([roles.storageTableDataContributor], operatorUploads ? [roles.storageBlobDataContributor] : [])
