@@ -307,13 +307,12 @@ func (c *certificate) latest(ctx context.Context) ([]*version, error) {
 	return append([]*version{v}, c.versions...), nil
 }
 
-// merge takes in a list of versions; what is known of those that it holds is kept.
+// merge takes in a list of versions; what is known of those that it holds is kept, but for whether they are disabled.
 func (c *certificate) merge(listed []*version) {
 	for i, v := range listed {
 		for _, known := range c.versions {
 			if known.id == v.id {
-				known.disabled, known.created, known.notBefore, known.notAfter = v.disabled, v.created, v.notBefore, v.notAfter
-				listed[i] = known
+				known.disabled, listed[i] = v.disabled, known
 			}
 		}
 	}

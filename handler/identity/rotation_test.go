@@ -422,6 +422,24 @@ func TestTheCertificateExpires(t *testing.T) {
 	})
 }
 
+// A secret that somebody has put there is listed without the times of the certificate that it holds.
+func TestACertificateThatIsASecretAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		cert := certify(t, rsaKey(t, 0), 31*day)
+		w.register(cert)
+		w.vault.SetSecret(name, "", pemOf(t, rsaKey(t, 0), cert))
+		c := w.open("")
+		w.token(c)
+		w.next(c)
+		w.next(c)
+		w.wantUsed(c, 0)
+		w.wantLogged(map[string]int{})
+		time.Sleep(2 * day)
+		w.token(c)
+		w.wantLogged(map[string]int{expiring: 1})
+	})
+}
+
 func TestARevokedVersion(t *testing.T) {
 	inBubble(t, func(t *testing.T, w world) {
 		_, first := w.add(0, 300*day, false)
