@@ -177,17 +177,16 @@ func TestAuditStateFindsTheNewestRecordAndHowLongTheLogIsKept(t *testing.T) {
 	})
 }
 
-const publishedPolicy = `{"@odata.context":"https://graph.microsoft.com/v1.0/$metadata#policies/authorizationPolicy/$entity","id":"authorizationPolicy","allowInvitesFrom":"everyone","allowedToSignUpEmailBasedSubscriptions":true,"allowedToUseSSPR":true,"allowEmailVerifiedUsersToJoinOrganization":true,"blockMsolPowerShell":null,"displayName":"Authorization Policy","description":"Used to manage authorization related settings across the company.","defaultUserRolePermissions":{"allowedToCreateApps":true,"allowedToCreateSecurityGroups":true,"allowedToReadOtherUsers":true,"permissionGrantPoliciesAssigned":["just-user-read"]}}`
-
 func TestSignUpPolicy(t *testing.T) {
+	sample := published(t, "authorization-policy.json")
 	without := func(name string) string {
-		return strings.Replace(publishedPolicy, `"`+name+`":true`, `"`+name+`":false`, 1)
+		return strings.Replace(sample, `"`+name+`":true`, `"`+name+`":false`, 1)
 	}
 	tests := []struct {
 		name, body, who string
 		want            entra.SignUpPolicy
 	}{
-		{"the published sample", publishedPolicy, "anyone", entra.SignUpPolicy{EmailSubscriptions: true, EmailVerifiedJoin: true, InvitesFrom: "everyone"}},
+		{"the published sample", sample, "anyone", entra.SignUpPolicy{EmailSubscriptions: true, EmailVerifiedJoin: true, InvitesFrom: "everyone"}},
 		{"who is there may sign up for more", without("allowEmailVerifiedUsersToJoinOrganization"), "existing", entra.SignUpPolicy{EmailSubscriptions: true, InvitesFrom: "everyone"}},
 		{"the first switch wins", without("allowedToSignUpEmailBasedSubscriptions"), "nobody", entra.SignUpPolicy{EmailVerifiedJoin: true, InvitesFrom: "everyone"}},
 	}
@@ -208,34 +207,42 @@ func TestSignUpPolicy(t *testing.T) {
 	}
 }
 
-// publishedFlows are the published sample, and a flow of another kind.
-const publishedFlows = `{"value":[{"@odata.type":"#microsoft.graph.externalUsersSelfServiceSignUpEventsFlow","id":"0313cc37-d421-421d-857b-87804d61e33e","displayName":"Woodgrove Drive User Flow","description":"For onboarding consumers to the Woodgrove Drive application","priority":50,"onAttributeCollectionStart":null,"onAttributeCollectionSubmit":null,
- "conditions":{"applications":{"includeAllApplications":false,"includeApplications":[]}},
- "onInteractiveAuthFlowStart":{"@odata.type":"#microsoft.graph.onInteractiveAuthFlowStartExternalUsersSelfServiceSignUp","isSignUpAllowed":true},
- "onAuthenticationMethodLoadStart":{"@odata.type":"#microsoft.graph.onAuthenticationMethodLoadStartExternalUsersSelfServiceSignUp","identityProviders":[{"@odata.type":"#microsoft.graph.builtInIdentityProvider","id":"EmailPassword-OAUTH","displayName":"Email with password","identityProviderType":"EmailPassword","state":null},{"@odata.type":"#microsoft.graph.socialIdentityProvider","id":"Google-OAUTH","displayName":"Google","identityProviderType":"Google","clientId":"example.apps.googleusercontent.com","clientSecret":"******"},{"@odata.type":"#microsoft.graph.oidcIdentityProvider","id":"oidc","displayName":"LinkedIn-OIDC"}]},
- "onAttributeCollection":{"@odata.type":"#microsoft.graph.onAttributeCollectionExternalUsersSelfServiceSignUp","attributeCollectionPage":{"customStringsFileId":null,"views":[{"title":null,"description":null,"inputs":[{"attribute":"displayName","label":"Display Name","inputType":"text","defaultValue":null,"hidden":false,"editable":true,"writeToDirectory":true,"required":false,"validationRegEx":"^[a-zA-Z_][0-9a-zA-Z_ ]*[0-9a-zA-Z_]+$","options":[]}]}]},
-  "attributes":[{"id":"email","displayName":"Email Address","description":"Email address of the user","userFlowAttributeType":"builtIn","dataType":"string"},{"id":"displayName","displayName":"Display Name","description":"Display Name of the User.","userFlowAttributeType":"builtIn","dataType":"string"},{"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_Favoritecolor","displayName":"Favorite color","description":"what is your favorite color","userFlowAttributeType":"custom","dataType":"string"},
-  {"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_optIn","userFlowAttributeType":"custom","dataType":"boolean"},{"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_size","userFlowAttributeType":"custom","dataType":"int64"},{"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_list","userFlowAttributeType":"custom","dataType":"stringCollection"}]},
- "onUserCreateStart":{"@odata.type":"#microsoft.graph.onUserCreateStartExternalUsersSelfServiceSignUp","userTypeToCreate":"member"}},
- {"@odata.type":"#microsoft.graph.externalUsersSelfServiceSignUpEventsFlow","id":"closed","displayName":"Closed","onInteractiveAuthFlowStart":{"isSignUpAllowed":false},"onAuthenticationMethodLoadStart":null,"onAttributeCollection":null,"onUserCreateStart":null},
+// someFlows have what the published sample lacks: other types, another kind of provider, what is null, another kind of flow.
+const someFlows = `{"value":[{"@odata.type":"#microsoft.graph.externalUsersSelfServiceSignUpEventsFlow","id":"a","displayName":"All types","onInteractiveAuthFlowStart":{"isSignUpAllowed":true},
+ "onAuthenticationMethodLoadStart":{"identityProviders":[{"@odata.type":"#microsoft.graph.oidcIdentityProvider","id":"oidc","displayName":"LinkedIn-OIDC"}]},
+ "onAttributeCollection":{"attributes":[{"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_optIn","userFlowAttributeType":"custom","dataType":"boolean"},
+  {"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_size","userFlowAttributeType":"custom","dataType":"int64"},{"id":"extension_6ea3bc85aec24b1c92ff4a117afb6621_list","userFlowAttributeType":"custom","dataType":"stringCollection"}]},
+ "onUserCreateStart":{"userTypeToCreate":"guest"}},
+ {"id":"b","displayName":"Closed","onInteractiveAuthFlowStart":{"isSignUpAllowed":false},"onAuthenticationMethodLoadStart":null,"onAttributeCollection":null,"onUserCreateStart":null},
  {"@odata.type":"#microsoft.graph.anotherEventsFlow","id":"another"}]}`
 
 func TestUserFlows(t *testing.T) {
-	g := newGraph(t, answer(200, publishedFlows))
-	got, err := g.open().UserFlows(t.Context())
-	want := []entra.UserFlow{
-		{ID: "0313cc37-d421-421d-857b-87804d61e33e", Name: "Woodgrove Drive User Flow", SignUpAllowed: true, UserType: "member",
-			Attributes: []entra.FlowAttribute{{Name: "email", Type: signup.StringType}, {Name: "displayName", Type: signup.StringType},
-				{Name: "Favoritecolor", Type: signup.StringType, Custom: true}, {Name: "optIn", Type: signup.BoolType, Custom: true},
-				{Name: "size", Type: signup.NumberType, Custom: true}, {Name: "list", Custom: true}},
-			IdentityProviders: []string{"EmailPassword", "Google", "LinkedIn-OIDC"}},
-		{ID: "closed", Name: "Closed", Attributes: []entra.FlowAttribute{}, IdentityProviders: []string{}},
+	tests := []struct {
+		name, body string
+		want       []entra.UserFlow
+	}{
+		{"the published sample", published(t, "authentication-events-flows.json"), []entra.UserFlow{
+			{ID: "0313cc37-d421-421d-857b-87804d61e33e", Name: "Woodgrove Drive User Flow", SignUpAllowed: true, UserType: "member",
+				Attributes: []entra.FlowAttribute{{Name: "email", Type: signup.StringType}, {Name: "displayName", Type: signup.StringType},
+					{Name: "Favoritecolor", Type: signup.StringType, Custom: true}},
+				IdentityProviders: []string{"EmailPassword", "Google"}}}},
+		{"what it lacks", someFlows, []entra.UserFlow{
+			{ID: "a", Name: "All types", SignUpAllowed: true, UserType: "guest", IdentityProviders: []string{"LinkedIn-OIDC"},
+				Attributes: []entra.FlowAttribute{{Name: "optIn", Type: signup.BoolType, Custom: true}, {Name: "size", Type: signup.NumberType, Custom: true}, {Name: "list", Custom: true}}},
+			{ID: "b", Name: "Closed", Attributes: []entra.FlowAttribute{}, IdentityProviders: []string{}}}},
+		{"none", `{"value":[]}`, []entra.UserFlow{}},
 	}
-	if diff := cmp.Diff(got, want); diff != "" || err != nil {
-		t.Errorf("error %v; got, want:\n%s", err, diff)
-	}
-	if r := g.asked()[0]; r.Path != "/v1.0/identity/authenticationEventsFlows" {
-		t.Errorf("got %s", r.Path)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			g := newGraph(t, answer(200, test.body))
+			got, err := g.open().UserFlows(t.Context())
+			if diff := cmp.Diff(got, test.want); diff != "" || err != nil {
+				t.Errorf("error %v; got, want:\n%s", err, diff)
+			}
+			if r := g.asked()[0]; r.Path != "/v1.0/identity/authenticationEventsFlows" {
+				t.Errorf("got %s", r.Path)
+			}
+		})
 	}
 }
 

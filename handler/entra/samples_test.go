@@ -12,13 +12,20 @@ import (
 	"signup-sync/handler/sim"
 )
 
-// sample reads the audit records of one published sample, whatever they are wrapped in.
-func sample(t *testing.T, name string) []json.RawMessage {
+// published is one published sample, as it is.
+func published(t *testing.T, name string) string {
 	t.Helper()
 	data, err := sim.Samples.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(data)
+}
+
+// sample reads the audit records of one published sample, whatever they are wrapped in.
+func sample(t *testing.T, name string) []json.RawMessage {
+	t.Helper()
+	data := []byte(published(t, name))
 	var list []json.RawMessage
 	if json.Unmarshal(data, &list) == nil {
 		return list

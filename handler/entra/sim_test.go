@@ -42,6 +42,7 @@ type simulated struct {
 	entra  *sim.Entra
 	graph  *sim.Tenant
 	tenant *entra.Tenant
+	as     func(client, secret string) *entra.Tenant // the same tenant, in the eyes of another app
 }
 
 var allRoles = []string{"AuditLog.Read.All", "User.Read.All", "User.ReadWrite.All", "Application.Read.All"}
@@ -60,20 +61,24 @@ func simulate(t *testing.T, o sim.TenantOptions, roles ...string) simulated {
 	}
 	t.Cleanup(server.Close)
 	hc := onlyLoopback(server.Client())
-	c, err := identity.OpenApp(identity.AppOptions{
-		Kind: identity.Secret, Tenant: tenantID, ClientID: clientID, Secret: aSecret, Authority: server.URL, HTTP: hc, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
+	s.as = func(client, secret string) *entra.Tenant {
+		c, err := identity.OpenApp(identity.AppOptions{
+			Kind: identity.Secret, Tenant: tenantID, ClientID: client, Secret: secret, Authority: server.URL, HTTP: hc, Log: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tenant, err := entra.Open(entra.Options{
+			GraphURL: server.URL, Credential: c, HTTP: hc, Clock: s.clock, Domain: "contoso.com",
+			Attributes: []string{"stripeCustomerId", "marketingOptIn", "extensionAttribute1", "extensionAttribute2", foreign},
+			Jitter:     func(d time.Duration) time.Duration { return d },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tenant
 	}
-	s.tenant, err = entra.Open(entra.Options{
-		GraphURL: server.URL, Credential: c, HTTP: hc, Clock: s.clock, Domain: "contoso.com",
-		Attributes: []string{"stripeCustomerId", "marketingOptIn", "extensionAttribute1", "extensionAttribute2", foreign},
-		Jitter:     func(d time.Duration) time.Duration { return d },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.tenant = s.as(clientID, aSecret)
 	return s
 }
 
