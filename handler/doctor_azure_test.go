@@ -126,6 +126,32 @@ func TestInAzureNobodyIsThereToAsk(t *testing.T) {
 	}
 }
 
+// TestAManagedIdentityStandsForTheApp is the federated credential, for which there is no certificate to look at.
+func TestAManagedIdentityStandsForTheApp(t *testing.T) {
+	c := openClinic(t)
+	c.moveToAzure()
+	const object = "288c666e-6a00-408b-b594-657aabf84198"
+	c.Identity = sim.NewIdentity(sim.IdentityOptions{Tenant: stranger, Header: simSecret, ClientID: simIdentity, ObjectID: object})
+	c.settings["AZURE_CLIENT_ID"], c.settings["ENTRA_CREDENTIAL"] = simIdentity, "federated"
+	for _, name := range []string{"STRIPE_API_KEY", "WELCOME_SECRET"} { // the vault's tenant is another one
+		c.settings[name] = map[string]string{"STRIPE_API_KEY": simSecret, "WELCOME_SECRET": simWelcome}[name]
+	}
+	app := sim.App{ID: simClient, Home: stranger, Roles: c.roles, Federated: []sim.FederatedCredential{{Issuer: "https://login.microsoftonline.com/" + stranger + "/v2.0", Subject: object}}}
+	c.Entra.SetApp(app)
+	_, found, _ := c.doctor()
+	for name, why := range map[string]string{"identity: token": "got a token", "identity: certificate": "there is nothing to rotate"} {
+		if f := found[name]; f.State != conditionOK || !strings.Contains(f.Why, why) {
+			t.Errorf("%s: got %+v", name, f)
+		}
+	}
+	app.Federated[0].Subject = stranger
+	c.Entra.SetApp(app)
+	_, found, _ = c.doctor()
+	if f := found["identity: token"]; f.State != conditionFail || !strings.Contains(f.Fix, "Federated credentials > Managed identity") {
+		t.Errorf("another subject: got %+v", f)
+	}
+}
+
 // TestAFreshInstallation is the doctor before the first run, which is when it is needed most.
 func TestAFreshInstallation(t *testing.T) {
 	c := openClinic(t)
@@ -139,6 +165,7 @@ func TestAFreshInstallation(t *testing.T) {
 	want := map[string]string{
 		"detectors: audit":     "warn: nothing has run yet",
 		"detectors: directory": "warn: nothing has run yet",
+		"ledger: ledger":       "warn: not asked: it can be read; what the first run makes is not there yet: state",
 		"state: runs":          "warn: nothing has run yet; the first run begins the ledger, and looks back by sync.firstLookBack",
 		"state: census":        "warn: nothing has run yet",
 	}

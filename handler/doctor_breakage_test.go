@@ -71,14 +71,16 @@ var breakages = []breakage{
 
 	// Permissions.
 	{"a missing permission", func(c *clinic) { c.grant("AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All") },
-		map[string]string{"permissions: missing GroupMember.ReadWrite.All": line(conditionFail, `\"appRoleId\":\"dbaae8cf-10b5-4b86-a4a1-f871c94c6695\"`), "destinations: members": line(conditionFail, "docs/destinations.md")},
+		map[string]string{"permissions: missing GroupMember.ReadWrite.All": line(conditionFail, `\"appRoleId\":\"dbaae8cf-10b5-4b86-a4a1-f871c94c6695\"`), "destinations: members": line(conditionFail, "Mend permissions first.")},
 		[]string{"permissions: permissions"}},
 	{"the audit log's permission is missing", func(c *clinic) { c.grant("User.ReadWrite.All", "Application.Read.All", "GroupMember.ReadWrite.All") },
 		map[string]string{"permissions: missing AuditLog.Read.All": line(conditionFail, "API permissions > Add a permission"), "tenant: audit log": line(conditionFail, "az rest --method POST")},
 		[]string{"permissions: permissions", "tenant: audit retention"}},
 	{"a superfluous permission", func(c *clinic) { c.grant(append(clinicRoles, "Mail.Read")...) },
 		map[string]string{"permissions: superfluous Mail.Read": line(conditionWarn, "Revoke permission")}, nil},
-	{"a permission that is more than needed", func(c *clinic) { c.grant("AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All", "Group.ReadWrite.All") },
+	{"a permission that is more than needed", func(c *clinic) {
+		c.grant("AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All", "Group.ReadWrite.All")
+	},
 		map[string]string{"permissions: superfluous Group.ReadWrite.All": line(conditionWarn, "First grant GroupMember.ReadWrite.All")}, nil},
 
 	// The tenant.
@@ -92,7 +94,7 @@ var breakages = []breakage{
 		c.config += "  - name: starter\n    connector: accessPackage\n    settings: { accessPackage: " + simPackage + ", policy: " + simPolicy + " }\n"
 	}, map[string]string{"tenant: kind": line(conditionFail, "use the connector group"), "destinations: starter": line(conditionFail, "docs/destinations.md"),
 		"permissions: missing EntitlementManagement.ReadWrite.All": line(conditionFail, "9acd699f-1e81-4958-b001-93b1d2506e19")}, []string{"permissions: permissions"}},
-	{"a custom attribute that is not there", func(c *clinic) { c.tenant(sim.TenantOptions{Attributes: []string{"marketingOptIn"}}) },
+	{"a custom attribute that is not there", func(c *clinic) { c.tenant(sim.TenantOptions{Attributes: []string{"loyaltyNumber"}}) },
 		map[string]string{"tenant: missing stripeCustomerId": line(conditionFail, "Custom user attributes > Add > Name: stripeCustomerId")}, []string{"tenant: custom attributes"}},
 	{"a custom attribute of another type", func(c *clinic) { c.reconfigure("marketingOptIn == true", `marketingOptIn == "yes"`) },
 		map[string]string{"tenant: type marketingOptIn": line(conditionFail, "destinations[1].record.marketing")}, []string{"tenant: custom attributes"}},
@@ -100,9 +102,32 @@ var breakages = []breakage{
 		c.reconfigure("profile:\n", "profile:\n  userPrincipalName: short(user.id)\n  userPrincipalNameDomain: fabrikam.example\n")
 	}, map[string]string{"tenant: domain": line(conditionFail, "Domain names > Add custom domain")}, nil},
 
+	{"an Azure AD B2C tenant", func(c *clinic) { c.tenant(sim.TenantOptions{Type: sim.B2C}) },
+		map[string]string{"tenant: kind": line(conditionWarn, "Migrate to Microsoft Entra External ID")}, nil},
+	{"a kind that is not shown", func(c *clinic) { c.logIn("Policy.Read.All", "EventListener.Read.All") },
+		map[string]string{"tenant: kind": line(conditionWarn, "az login --tenant "+simTenant)}, nil},
+	{"people with a work or school address, who are left out", func(c *clinic) { c.reconfigure("profile:\n", "signups: { origins: [selfService] }\nprofile:\n") },
+		map[string]string{"tenant: sign-up policy": line(conditionWarn, "add emailVerified to signups.origins")}, nil},
+	{"nobody can sign up with a work or school address", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n")
+		c.tenant(sim.TenantOptions{NoEmailSubscriptions: true})
+	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, "az rest --method PATCH")}, nil},
+	{"an operator who may not read policies", func(c *clinic) { c.logIn("Organization.Read.All") },
+		map[string]string{"tenant: sign-up policy": line(conditionWarn, "Graph Explorer"), "tenant: user flows": line(conditionWarn, "External Identities > User flows")}, nil},
+	{"user flows that let nobody sign up", func(c *clinic) {
+		flows := clinicFlows()
+		flows[0].Closed = true
+		c.tenant(sim.TenantOptions{UserFlows: flows})
+	}, map[string]string{"tenant: user flows": line(conditionWarn, "User flows > New user flow")}, nil},
+	{"a user flow that does not ask for the name", func(c *clinic) {
+		flows := clinicFlows()
+		flows[0].Attributes = flows[0].Attributes[1:]
+		c.tenant(sim.TenantOptions{UserFlows: flows})
+	}, map[string]string{"tenant: not collected givenName": line(conditionWarn, "User flows > Sign up > User attributes > givenName")}, nil},
+
 	// Destinations.
 	{"a wrong key", func(c *clinic) { c.Vault.SetSecret("STRIPE-API-KEY", "", "sk_test_Another") },
-		map[string]string{"destinations: billing": line(conditionFail, "destinations > billing > settings")}, nil},
+		map[string]string{"destinations: billing": line(conditionFail, "signup-sync.yaml names at destinations > billing > settings to a new key")}, nil},
 	{"a table that is not there", func(c *clinic) { c.reconfigure("table: customers", "table: clients") },
 		map[string]string{"destinations: customers": line(conditionFail, "docs/destinations.md")}, nil},
 	{"a destination that is observed", func(c *clinic) { c.reconfigure("connector: webhook\n", "connector: webhook\n    mode: observe\n") },
@@ -136,7 +161,9 @@ var breakages = []breakage{
 	{"a backlog", func(c *clinic) { c.backlog(time.Now().Add(-time.Hour)) },
 		map[string]string{"state: backlog": line(conditionWarn, "while it gets shorter")}, nil},
 	{"a run that has died", func(c *clinic) {
-		c.note("run", func(b map[string]any) { b["owner"], b["expires"] = "20260101T000000-0badcafe", time.Now().Add(-time.Minute).UTC() })
+		c.note("run", func(b map[string]any) {
+			b["owner"], b["expires"] = "20260101T000000-0badcafe", time.Now().Add(-time.Minute).UTC()
+		})
 	}, map[string]string{"state: runs": line(conditionWarn, "out-of-memory kill")}, nil},
 	{"no census", func(c *clinic) { c.note("certificate", func(b map[string]any) { clear(b) }) },
 		map[string]string{"state: census": line(conditionWarn, "bin/handler census --yes")}, nil},
@@ -167,6 +194,7 @@ func TestEachBreakageChangesItsOwnLines(t *testing.T) {
 	if len(before) < 30 {
 		t.Fatalf("the healthy installation has %d lines", len(before))
 	}
+	isExplained := explained(t)
 	for _, b := range breakages {
 		t.Run(b.name, func(t *testing.T) {
 			c := openClinic(t)
@@ -175,6 +203,9 @@ func TestEachBreakageChangesItsOwnLines(t *testing.T) {
 			_, found, _ := c.doctor()
 			got := map[string]string{}
 			for key, f := range found {
+				if !isExplained(f.Area, f.Name) {
+					t.Errorf("docs/operations.md does not explain the line %s", key)
+				}
 				if f.State == conditionOK {
 					continue
 				}

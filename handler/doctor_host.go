@@ -63,8 +63,7 @@ var byIdentity = setSetting("AzureWebJobsStorage__accountName", "ACCOUNT") + "\n
 // examineStorage looks at how the host and the ledger reach the storage account.
 func examineStorage(_ context.Context, p *patient) []finding {
 	const name = "AzureWebJobsStorage"
-	graph, _ := url.Parse(p.getenv("GRAPH_URL"))
-	simulated := graph != nil && loopback(graph.Hostname())
+	simulated := isLoopback(p.getenv("GRAPH_URL"))
 	connection := p.getenv(name)
 	switch ledger := p.getenv("LEDGER"); {
 	case ledger != "" && ledger != "tables" && simulated:
@@ -102,27 +101,45 @@ var clouds = []struct {
 	{"the cloud of China", []string{"login.partner.microsoftonline.cn", "login.chinacloudapi.cn"}, []string{"microsoftgraph.chinacloudapi.cn"}},
 }
 
+// cloudOf is the cloud that a token endpoint or a Graph is of; -1 for none that is known.
+func cloudOf(root string) int {
+	u, err := url.Parse(root)
+	if err != nil {
+		return -1
+	}
+	for i, c := range clouds {
+		if slices.Contains(c.authority, u.Hostname()) || slices.Contains(c.graph, u.Hostname()) {
+			return i
+		}
+	}
+	return -1
+}
+
 func examineClouds(_ context.Context, p *patient) []finding {
 	if p.app == nil {
 		return nil // whatever is wrong with the URLs is said above
 	}
-	authority, _ := url.Parse(p.app.env.Authority)
-	graph, _ := url.Parse(p.app.env.Graph)
-	for _, c := range clouds {
-		signsIn, answers := slices.Contains(c.authority, authority.Hostname()), slices.Contains(c.graph, graph.Hostname())
-		switch {
-		case signsIn && answers:
-			return []finding{good("clouds", "ENTRA_AUTHORITY and GRAPH_URL are both of %s", c.name)}
-		case signsIn && !loopback(graph.Hostname()):
-			return []finding{fail("clouds", setSetting("GRAPH_URL", "https://"+c.graph[0]), "ENTRA_AUTHORITY is of %s and GRAPH_URL is not: no token would be accepted there", c.name)}
-		case answers && !loopback(authority.Hostname()):
-			return []finding{fail("clouds", setSetting("ENTRA_AUTHORITY", "https://"+c.authority[0]), "GRAPH_URL is of %s and ENTRA_AUTHORITY is not: no token would be accepted there", c.name)}
-		}
-	}
-	if loopback(authority.Hostname()) && loopback(graph.Hostname()) {
+	env := p.app.env
+	signsIn, answers := cloudOf(env.Authority), cloudOf(env.Graph)
+	fixAuthority, fixGraph := setSetting("ENTRA_AUTHORITY", "https://"+clouds[max(answers, 0)].authority[0]), setSetting("GRAPH_URL", "https://"+clouds[max(signsIn, 0)].graph[0])
+	switch {
+	case isLoopback(env.Authority) && isLoopback(env.Graph):
 		return []finding{good("clouds", "token endpoint and Graph are simulated on this machine")}
+	case signsIn >= 0 && signsIn == answers:
+		return []finding{good("clouds", "ENTRA_AUTHORITY and GRAPH_URL are both of %s", clouds[answers].name)}
+	case signsIn >= 0 && answers >= 0:
+		return []finding{fail("clouds", fixGraph+"\nor\n"+fixAuthority, "ENTRA_AUTHORITY is of %s and GRAPH_URL is of %s, which takes no token from there", clouds[signsIn].name, clouds[answers].name)}
+	case signsIn >= 0:
+		return []finding{warn("clouds", fixGraph, "ENTRA_AUTHORITY is of %s, and GRAPH_URL of no cloud that is known here", clouds[signsIn].name)}
+	case answers >= 0:
+		return []finding{warn("clouds", fixAuthority, "GRAPH_URL is of %s, and ENTRA_AUTHORITY of no cloud that is known here", clouds[answers].name)}
 	}
-	return []finding{warn("clouds", setSetting("ENTRA_AUTHORITY", defaultAuthority)+"\n"+setSetting("GRAPH_URL", defaultGraph), "ENTRA_AUTHORITY and GRAPH_URL are of no cloud that is known here")}
+	return []finding{warn("clouds", fixAuthority+"\n"+fixGraph, "ENTRA_AUTHORITY and GRAPH_URL are of no cloud that is known here")}
+}
+
+func isLoopback(root string) bool {
+	u, err := url.Parse(root)
+	return err == nil && loopback(u.Hostname())
 }
 
 // appFolder is where host.json should be: where the host says, or beside signup-sync.yaml.

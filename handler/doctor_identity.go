@@ -60,8 +60,11 @@ func (p *patient) tokenFix(code string) string {
 		return setSetting("ENTRA_AUTHORITY", defaultAuthority) + "\n" + setSetting("GRAPH_URL", defaultGraph)
 	case "no-identity":
 		return "az functionapp identity assign --name APP --resource-group GROUP --identities IDENTITY\n" + setSetting("AZURE_CLIENT_ID", "CLIENT_ID_OF_THE_IDENTITY") + "\nOutside Azure: az login"
+	case "no-login", "no-az":
+		return "az login"
 	case "key-vault":
-		return fmt.Sprintf("az role assignment create --assignee IDENTITY --role \"Key Vault Secrets User\" --scope \"$(az keyvault show --name VAULT --query id -o tsv)\"\naz keyvault certificate show --vault-name VAULT --name %s --query attributes", p.app.env.Certificate)
+		return fmt.Sprintf("az role assignment create --assignee IDENTITY --role \"ROLE\" --scope \"$(az keyvault show --name %[1]s --query id -o tsv)\"\n"+
+			"az keyvault certificate list-versions --vault-name %[1]s --name %[2]s", p.vaultName(), p.app.env.Certificate)
 	}
 	return "Do as the message says, and run the doctor again; a code that begins aadsts is explained at https://login.microsoftonline.com/error"
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -92,7 +94,7 @@ func (p *patient) destinationExaminations() []examination {
 		all = append(all, examination{d.Name, func(ctx context.Context, p *patient) []finding {
 			begun := time.Now()
 			if err := connector.Check(ctx); err != nil {
-				return []finding{broken(d.Name, p.destinationFix(d), err)}
+				return []finding{broken(d.Name, p.destinationFix(d, errorCode(err)), err)}
 			}
 			return []finding{good(d.Name, "%s works; it answered in %v", d.Connector, time.Since(begun).Round(time.Millisecond))}
 		}})
@@ -100,9 +102,22 @@ func (p *patient) destinationExaminations() []examination {
 	return all
 }
 
-// destinationFix says where to look; the error has said what is wrong.
-func (p *patient) destinationFix(d DestinationConfig) string {
-	return fmt.Sprintf("Look up the code in docs/operations.md, What the codes mean, and the kind in docs/destinations.md, %s; the settings are destinations > %s > settings in %s.", d.Connector, d.Name, p.app.env.Config)
+// senders are the roles by which the identity may send to Azure's services.
+var senders = map[string]string{"storageQueue": "Storage Queue Data Message Sender", "serviceBus": "Azure Service Bus Data Sender", "eventGrid": "EventGrid Data Sender"}
+
+// destinationFix says what to do about a destination that does not work; the error has said what is wrong.
+func (p *patient) destinationFix(d DestinationConfig, code string) string {
+	look := fmt.Sprintf("Look up %s in docs/operations.md, What the codes mean; how the kind is set up stands in docs/destinations.md, %s.", cmp.Or(code, "the error"), d.Connector)
+	role, refused := senders[d.Connector], code == "unauthorized" || code == "forbidden" || code == "no-token"
+	switch {
+	case refused && role != "":
+		return fmt.Sprintf("az role assignment create --assignee IDENTITY --role \"%s\" --scope RESOURCE_ID\n", role) + look
+	case refused && (d.Connector == "group" || d.Connector == "accessPackage"):
+		return "Mend permissions first.\n" + look
+	case refused:
+		return fmt.Sprintf("Set the app setting that %s names at destinations > %s > settings to a new key:\naz keyvault secret set --vault-name VAULT --name NAME --file FILE\n", filepath.Base(p.app.env.Config), d.Name) + look
+	}
+	return look
 }
 
 var stateExaminations = []examination{

@@ -88,7 +88,7 @@ func openClinic(t *testing.T) *clinic {
 		"LEDGER": "file:" + c.path("ledger.db"), "SIGNUP_SYNC_CONFIG": filepath.Join(app, "signup-sync.yaml"), "SYNC_SCHEDULE": "0 * * * * *", "CENSUS_SCHEDULE": "0 */15 * * * *"} {
 		c.settings[name] = value
 	}
-	c.logIn()
+	c.logIn("Policy.Read.All", "EventListener.Read.All", "Organization.Read.All")
 	return c
 }
 
@@ -152,13 +152,12 @@ func (c *clinic) keep(cert *x509.Certificate) {
 	c.Vault.SetSecret(simCertificate, "application/x-pem-file", text.String())
 }
 
-// logIn is an Azure CLI with the operator's login: a program that prints tokens.
-func (c *clinic) logIn() {
+// logIn is an Azure CLI with the operator's login: a program that prints tokens, with these permissions.
+func (c *clinic) logIn(roles ...string) {
 	dir := c.t.TempDir()
 	script := "#!/bin/sh\ncase \"$*\" in\n"
 	for _, audience := range []string{"https://graph.microsoft.com", "https://vault.azure.net", "https://storage.azure.com"} {
-		token := sim.Token(sim.Claims{Audience: audience, Tenant: simTenant, App: "az", Expires: time.Now().Add(time.Hour).Unix(),
-			Roles: []string{"Policy.Read.All", "EventListener.Read.All", "Organization.Read.All"}})
+		token := sim.Token(sim.Claims{Audience: audience, Tenant: simTenant, App: "az", Expires: time.Now().Add(time.Hour).Unix(), Roles: roles})
 		script += fmt.Sprintf("*%s*) echo '{\"accessToken\":%q,\"expires_on\":%d,\"tokenType\":\"Bearer\"}' ;;\n", audience, token, time.Now().Add(time.Hour).Unix())
 	}
 	script += "esac\n"
