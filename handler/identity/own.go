@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"signup-sync/handler/signup"
@@ -43,7 +44,19 @@ func openCLI(tenant string) (azcore.TokenCredential, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the Azure CLI credential: %w", err)
 	}
-	return newCached(c, func(err error) *signup.Error { return cliError(tenant, err) }), nil
+	return newCached(twice{c}, func(err error) *signup.Error { return cliError(tenant, err) }), nil
+}
+
+// twice is the Azure CLI's login, asked again where it fails: Microsoft's library gives up on an answer that comes a tenth of a
+// second after the process has ended, as on a busy machine, and says nothing by which that could be told from no login.
+type twice struct{ cli *azidentity.AzureCLICredential }
+
+func (c twice) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	token, err := c.cli.GetToken(ctx, o)
+	if err == nil || ctx.Err() != nil {
+		return token, err
+	}
+	return c.cli.GetToken(ctx, o)
 }
 
 // identityError is about this program's own identity, not about the app in the tenant. While an identity is being changed
