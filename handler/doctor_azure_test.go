@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -165,12 +167,15 @@ func TestAFreshInstallation(t *testing.T) {
 	want := map[string]string{
 		"detectors: audit":     "warn: nothing has run yet",
 		"detectors: directory": "warn: nothing has run yet",
-		"ledger: ledger":       "warn: not asked: it can be read; what the first run makes is not there yet: state",
+		"ledger: ledger":       "warn: not asked: it is not there yet, and the first run makes it; whether it may cannot be tried before",
 		"state: runs":          "warn: nothing has run yet; the first run begins the ledger, and looks back by sync.firstLookBack",
 		"state: census":        "warn: nothing has run yet",
 	}
 	if diff := cmp.Diff(want, bad); code != exitOK || diff != "" {
 		t.Errorf("got exit code %d (-want +got):\n%s", code, diff)
+	}
+	if _, err := os.Stat(c.path("ledger.db")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the doctor has made the ledger: %v", err)
 	}
 }
 

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"signup-sync/handler/entra"
+	"signup-sync/handler/ledger"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 )
@@ -21,6 +23,7 @@ type patient struct {
 	tokenTook    time.Duration // how long that took; read it after the answer
 	organization asked[entra.Organization]
 	person       asked[*entra.Tenant]
+	access       asked[ledger.Access]
 	status       asked[pipeline.Status]
 }
 
@@ -62,13 +65,29 @@ func needsToken(name string, ask func(context.Context, *patient) []finding) exam
 // needsLedger is a question to what the ledger says of the installation.
 func needsLedger(name string, ask func(*patient, pipeline.Status) []finding) examination {
 	return examination{name, func(ctx context.Context, p *patient) []finding {
-		s, err := p.status.get(ctx, p.app.engine.Status)
+		s, err := p.status.get(ctx, p.readStatus)
 		if err != nil {
 			return []finding{notAsked(name, "Mend the ledger first.", "the ledger could not be read (%s)", reasonOf(err))}
 		}
 		return ask(p, s)
 	}}
 }
+
+// readStatus reads the ledger, unless there is none yet: to read would make a SQLite file.
+func (p *patient) readStatus(ctx context.Context) (pipeline.Status, error) {
+	access, err := p.access.get(ctx, p.app.ledger.Access)
+	if err != nil || !slices.Contains(access.Absent, stateTable) { // one that cannot be written may be readable
+		return p.app.engine.Status(ctx)
+	}
+	fresh := pipeline.Status{Now: p.app.env.Clock.Now()}
+	for _, d := range p.app.engine.Detectors {
+		fresh.Detectors = append(fresh.Detectors, pipeline.DetectorStatus{Name: d.Name()})
+	}
+	return fresh, nil
+}
+
+// stateTable is there since the first run; the ledger's other table, since the first sign-up.
+const stateTable = "state"
 
 // tokenUnreadable is the code of a token that does not say what is in it.
 const tokenUnreadable = "token-unreadable"

@@ -5,7 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"signup-sync/handler/functions/devhost"
@@ -72,13 +72,15 @@ var ledgerExaminations = []examination{{"ledger", examineLedger}}
 
 // examineLedger reads from the store, and tries whether it could be written to.
 func examineLedger(ctx context.Context, p *patient) []finding {
-	access, err := p.app.ledger.Access(ctx)
+	access, err := p.access.get(ctx, p.app.ledger.Access)
 	switch {
 	case err != nil:
 		return []finding{broken("ledger", `az role assignment create --assignee IDENTITY --role "Storage Table Data Contributor" --scope "$(az storage account show --name ACCOUNT --query id -o tsv)"`+
 			"\nand look at the account's Networking", err)}
+	case slices.Contains(access.Absent, stateTable):
+		return []finding{notAsked("ledger", firstRun, "it is not there yet, and the first run makes it; whether it may cannot be tried before")}
 	case len(access.Absent) > 0:
-		return []finding{notAsked("ledger", firstRun, "it can be read; what the first run makes is not there yet: %s", strings.Join(access.Absent, ", "))}
+		return []finding{good("ledger", "it can be read and written; the first sign-up makes the rest of it")}
 	}
 	return []finding{good("ledger", "it can be read and written")}
 }
