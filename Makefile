@@ -10,6 +10,7 @@ ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 LDFLAGS := -ldflags '-s -w'
 
 help: ## Explain the targets
@@ -41,15 +42,22 @@ soak: ## Play SEEDS simulations of the whole engine, each with people and faults
 mutants: ## Make each deliberate fault in the engine, and see how many simulations, up to MOST, it takes to find it
 	CGO_ENABLED=0 $(GO) test ./handler/soak -run TestDeliberateFaults -v -timeout 24h -mutants -most $(MOST)
 
-package: ## Make dist/signup-sync.zip, to be deployed to a Linux Function App
-	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o dist/handler ./handler
+package: licences ## Make dist/signup-sync.zip, to be deployed to a Linux Function App
 	CGO_ENABLED=0 $(GO) run ./handler package --binary dist/handler --out dist/signup-sync.zip
 
-lint: ## go vet, staticcheck, gofmt, go mod tidy
+licences: ## Build for Linux, and write the licences of all that is in the program; one that is not allowed is an error
+	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o dist/handler ./handler
+	CGO_ENABLED=0 $(GO) run ./handler licences --binary dist/handler --out dist/THIRD-PARTY-NOTICES.txt
+
+vulnerabilities: ## Ask Go's vulnerability database, at vuln.go.dev, about what the program calls; an error if it cannot be asked
+	@CGO_ENABLED=0 $(GO) run $(GOVULNCHECK) ./handler || { echo "!! vulnerable, or NOT CHECKED because the database cannot be reached: see above" >&2; exit 1; }
+
+lint: ## go vet, staticcheck, gofmt, go mod tidy, go mod verify
 	CGO_ENABLED=0 $(GO) vet ./handler/...
 	CGO_ENABLED=0 $(GO) run $(STATICCHECK) ./handler/...
 	@test -z "$$(gofmt -l handler)" || { gofmt -l handler; echo "not gofmt-ed: run 'gofmt -w handler'"; exit 1; }
 	$(GO) mod tidy -diff
+	$(GO) mod verify
 
 docs: ## Write the pages that are generated from the code
 	CGO_ENABLED=0 $(GO) run ./handler docs
@@ -64,4 +72,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases bench growth soak mutants package lint docs sim clean
+.PHONY: help build run test databases bench growth soak mutants package licences vulnerabilities lint docs sim clean

@@ -42,6 +42,7 @@ type commands struct {
 	Forget   forgetCommand   `cmd:"" help:"Leave users alone from now on, and keep nothing of them but the object id."`
 	Undo     undoCommand     `cmd:"" help:"Take back what the profile section has written to the users' own records, as far as it still stands there."`
 	Package  packageCommand  `cmd:"" hidden:"" help:"Make the zip that is deployed."`
+	Licences licencesCommand `cmd:"" hidden:"" help:"Write the licences of all that is in the program."`
 	Docs     docsCommand     `cmd:"" hidden:"" help:"Write the pages that are generated from the code."`
 }
 

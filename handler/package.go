@@ -12,12 +12,13 @@ import (
 )
 
 type packageCommand struct {
-	App    string `default:"." type:"path" help:"The app's folder."`
-	Binary string `default:"dist/handler" type:"path" help:"The program, built for linux/amd64 without cgo."`
-	Out    string `default:"dist/signup-sync.zip" type:"path" help:"The zip to make."`
+	App     string `default:"." type:"path" help:"The app's folder."`
+	Binary  string `default:"dist/handler" type:"path" help:"The program, built for linux/amd64 without cgo."`
+	Notices string `default:"dist/THIRD-PARTY-NOTICES.txt" type:"path" help:"The licences of what is in it."`
+	Out     string `default:"dist/signup-sync.zip" type:"path" help:"The zip to make."`
 }
 
-// packageFiles is the whole deployed app, but for the program.
+// packageFiles is the whole deployed app, but for the program and the licences of what is in it.
 var packageFiles = []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json"}
 
 // packageTime is every entry's time, so that the same input makes the same bytes.
@@ -42,6 +43,9 @@ func (c packageCommand) Run(s system) error {
 		if err := addToZip(z, name, filepath.Join(c.App, name), 0o644); err != nil {
 			return err
 		}
+	}
+	if err := addToZip(z, "THIRD-PARTY-NOTICES.txt", c.Notices, 0o644); err != nil {
+		return err
 	}
 	if err := addToZip(z, "bin/handler", c.Binary, 0o755); err != nil {
 		return err

@@ -19,10 +19,13 @@ func TestPackage(t *testing.T) {
 		t.Errorf("the program as it is deployed: %v", err)
 	}
 	program := smallProgram(t, built)
-	out := filepath.Join(t.TempDir(), "app.zip")
+	out, notices := filepath.Join(t.TempDir(), "app.zip"), filepath.Join(t.TempDir(), "notices.txt")
+	if err := os.WriteFile(notices, []byte("licences"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	pack := func() []byte {
 		var stderr bytes.Buffer
-		code := run(t.Context(), system{args: []string{"package", "--app", "..", "--binary", program, "--out", out}, getenv: os.Getenv, stdout: io.Discard, stderr: &stderr})
+		code := run(t.Context(), system{args: []string{"package", "--app", "..", "--binary", program, "--notices", notices, "--out", out}, getenv: os.Getenv, stdout: io.Discard, stderr: &stderr})
 		if code != exitOK {
 			t.Fatalf("exit code %d: %s", code, stderr.String())
 		}
@@ -65,7 +68,7 @@ func TestPackage(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json", "bin/handler"}; !slices.Equal(names, want) {
+	if want := []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json", "THIRD-PARTY-NOTICES.txt", "bin/handler"}; !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 	if got := host.CustomHandler.Description.DefaultExecutablePath; !slices.Contains(names, got) {
