@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,8 +27,9 @@ import (
 // commands runs what an operator can, while all is well, while everything repeats what it is told, and with a wrong secret.
 func (w *leakWorld) commands() {
 	user := string(w.Tenant.Users()[0].ID)
-	lines := [][]string{{"check"}, {"check", "--online"}, {"check", "--online", "--json"}, {"explain", user}, {"explain", "--json", user}, {"census", "--json"},
+	lines := [][]string{{"check"}, {"doctor"}, {"doctor", "--json"}, {"explain", user}, {"explain", "--json", user}, {"census", "--json"},
 		{"replay", "--json"}, {"undo"}, {"forget", user}, {"backfill", "--since", "2020-01-01T00:00:00Z"}}
+	lines = append(lines, []string{"doctor", "--settings", w.settingsFile()})
 	for _, u := range w.Tenant.Users()[:5] {
 		lines = append(lines, []string{"explain", string(u.ID)})
 	}
@@ -58,6 +60,37 @@ func (w *leakWorld) commands() {
 			w.t.Errorf("the commands%s asked nobody", p.what)
 		}
 	}
+}
+
+// settingsFile is the app's settings as the Azure CLI prints them, one of them as a Key Vault reference, and one as a
+// reference to another place.
+func (w *leakWorld) settingsFile() string {
+	w.Vault.SetSecret("stripe", "text/plain", w.secret["a Stripe key"])
+	w.Vault.SetSecret("dsn", "text/plain", w.settings["STOCK_DSN"])
+	type setting struct {
+		Name        string `json:"name"`
+		Value       string `json:"value"`
+		SlotSetting bool   `json:"slotSetting"`
+	}
+	var all []setting
+	for _, name := range slices.Sorted(maps.Keys(w.settings)) {
+		value := w.settings[name]
+		switch name {
+		case "STRIPE_API_KEY":
+			value = "@Microsoft.KeyVault(SecretUri=" + w.server.URL + "/secrets/stripe)"
+		case "STOCK_DSN":
+			value = "@Microsoft.KeyVault(SecretUri=https://" + w.secret["a wrong secret"] + ".example/secrets/dsn)"
+		}
+		all = append(all, setting{Name: name, Value: value})
+	}
+	data, err := json.Marshal(all)
+	if err == nil {
+		err = os.WriteFile(w.path("settings.json"), data, 0o600)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.path("settings.json")
 }
 
 // within opens the program in this process, which has no managed identity.
