@@ -67,6 +67,7 @@ func generatedDocs() map[string][]byte {
 	return map[string][]byte{
 		"settings.md":             settingsPage(),
 		"destinations.md":         destinationsPage(),
+		"permissions.md":          permissionsPage(),
 		"signup-sync.schema.json": configSchema(kinds(nil)...),
 	}
 }

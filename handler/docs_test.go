@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/connector"
+	"signup-sync/handler/entra"
 )
 
 func TestDocsAreCurrent(t *testing.T) {
@@ -26,6 +27,18 @@ func TestDocsAreCurrent(t *testing.T) {
 		if err != nil || string(got) != string(want) {
 			t.Errorf("docs/%s is not what the code makes (%v): run 'make docs'\n%s", name, err, cmp.Diff(string(got), string(want)))
 		}
+	}
+}
+
+func TestEveryFeatureHasItsPermissionsExplained(t *testing.T) {
+	fields := 0
+	for f := range reflect.TypeFor[entra.Needs]().Fields() {
+		if fields++; features[f.Name] == "" {
+			t.Errorf("entra.Needs.%s is not among the features of docs/permissions.md", f.Name)
+		}
+	}
+	if fields != len(features) {
+		t.Errorf("got %d features for %d fields", len(features), fields)
 	}
 }
 

@@ -63,7 +63,7 @@ type licensed struct{ name, source, dir string }
 
 var (
 	licenceFile = regexp.MustCompile(`(?i)^(licen[sc]e|copying|notice|patents|third.?party)`)
-	rootLicence    = regexp.MustCompile(`(?i)^(licen[sc]e|copying)(\.(txt|md))?$`)
+	rootLicence = regexp.MustCompile(`(?i)^(licen[sc]e|copying)(\.(txt|md))?$`)
 )
 
 // notice is a module's part of the file.
