@@ -22,12 +22,15 @@ build: ## Build bin/handler, static, for this machine
 run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, every kind of destination
 	$(HANDLER) local --signups $(SIGNUPS)
 
-test: build databases $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
-	CGO_ENABLED=1 $(GO) test -race ./handler/...
+test: build databases shell $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
+	CGO_ENABLED=1 $(GO) test -race ./handler/... ./scripts
 	CGO_ENABLED=0 $(GO) test ./handler/soak -for $(SOAK)
 
 databases: ## Install PostgreSQL and MariaDB, which the tests start for themselves, where this is Debian and root
 	@sh .ci/databases
+
+shell: ## Install shellcheck and what stands for the Azure CLI in tests, where this is Debian and root
+	@sh .ci/shell
 
 bench: ## Measure decoding beside the Graph SDK's own parser
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./handler/entra
@@ -52,10 +55,10 @@ licences: ## Build for Linux, and write the licences of all that is in the progr
 vulnerabilities: ## Ask Go's vulnerability database, at vuln.go.dev, about what the program calls; an error if it cannot be asked
 	@CGO_ENABLED=0 $(GO) run $(GOVULNCHECK) ./handler || { echo "!! vulnerable, or NOT CHECKED because the database cannot be reached: see above" >&2; exit 1; }
 
-lint: ## go vet, staticcheck, gofmt, go mod tidy, go mod verify
-	CGO_ENABLED=0 $(GO) vet ./handler/...
-	CGO_ENABLED=0 $(GO) run $(STATICCHECK) ./handler/...
-	@test -z "$$(gofmt -l handler)" || { gofmt -l handler; echo "not gofmt-ed: run 'gofmt -w handler'"; exit 1; }
+lint: ## go vet, staticcheck, gofmt, go mod tidy, go mod verify; shellcheck is among the tests
+	CGO_ENABLED=0 $(GO) vet ./handler/... ./scripts
+	CGO_ENABLED=0 $(GO) run $(STATICCHECK) ./handler/... ./scripts
+	@test -z "$$(gofmt -l handler scripts)" || { gofmt -l handler scripts; echo "not gofmt-ed: run 'gofmt -w handler scripts'"; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 
@@ -72,4 +75,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases bench growth soak mutants package licences vulnerabilities lint docs sim clean
+.PHONY: help build run test databases shell bench growth soak mutants package licences vulnerabilities lint docs sim clean
