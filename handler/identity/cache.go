@@ -53,7 +53,7 @@ type purpose struct {
 // entry is the token for one purpose.
 type entry struct {
 	token   azcore.AccessToken
-	since   time.Time           // when it was got
+	since   time.Time           // when it was got, by the wall clock alone: the monotonic one is never put back
 	renew   time.Time           // when it is to be renewed
 	flights map[string]*renewal // under way, by their claims
 
@@ -159,7 +159,7 @@ func (e *entry) settle(r *renewal, now time.Time) {
 		e.pause, e.err = now.Add(pause), r.err
 		return
 	}
-	*e = entry{token: r.token, since: now, flights: e.flights, renew: r.token.ExpiresOn.Add(-renewAhead)}
+	*e = entry{token: r.token, since: now.Round(0), flights: e.flights, renew: r.token.ExpiresOn.Add(-renewAhead)}
 	if on := r.token.RefreshOn; !on.IsZero() && on.Before(e.renew) {
 		e.renew = on
 	}

@@ -12,6 +12,9 @@ func TestATokenOfAClockThatWasPutBackIsNotGood(t *testing.T) {
 	now := time.Now()
 	e := entry{}
 	e.settle(&renewal{token: azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour)}}, now)
+	if e.since != e.since.Round(0) {
+		t.Error("the time is compared by the monotonic clock, which nobody puts back")
+	}
 	for _, test := range []struct {
 		at   time.Duration
 		want bool
