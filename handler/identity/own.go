@@ -49,7 +49,9 @@ func openCLI(tenant string) (azcore.TokenCredential, error) {
 
 // twice is the Azure CLI's login, asked again where it fails: Microsoft's library gives up on an answer that comes a tenth of a
 // second after the process has ended, as on a busy machine, and says nothing by which that could be told from no login.
-type twice struct{ cli *azidentity.AzureCLICredential }
+type twice struct {
+	cli *azidentity.AzureCLICredential
+}
 
 func (c twice) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	token, err := c.cli.GetToken(ctx, o)
