@@ -83,11 +83,10 @@ func OpenApp(o AppOptions) (*App, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	options, discovery := o.client()
 	switch o.Kind {
 	case Secret:
 		inner, err := azidentity.NewClientSecretCredential(o.Tenant, o.ClientID, o.Secret,
-			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: !discovery})
+			&azidentity.ClientSecretCredentialOptions{ClientOptions: o.client(), DisableInstanceDiscovery: true})
 		if err != nil {
 			return nil, errors.New("the client secret credential cannot be made: check ENTRA_TENANT_ID and ENTRA_CLIENT_ID")
 		}
@@ -116,12 +115,13 @@ func (o AppOptions) identityToken(ctx context.Context) (string, error) {
 	return token.Token, nil
 }
 
-// client are the options of a client of the token endpoint. Of an authority that is not the global cloud's
-// login.microsoftonline.com is not asked: discovery is off.
-func (o AppOptions) client() (options azcore.ClientOptions, discovery bool) {
-	options = clientOptions(o.HTTP)
+// client are the options of a client of the token endpoint. Each such client has instance discovery off, by which the library
+// would first ask login.microsoftonline.com whether the authority is one of Microsoft's: the operator has set it, and one more
+// call for each version of a certificate, which can hang, would say nothing new.
+func (o AppOptions) client() azcore.ClientOptions {
+	options := clientOptions(o.HTTP)
 	options.Cloud = cloud.Configuration{ActiveDirectoryAuthorityHost: o.Authority}
-	return options, o.Authority == defaultAuthority
+	return options
 }
 
 func (o AppOptions) check() error {

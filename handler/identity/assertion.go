@@ -21,14 +21,13 @@ type assertionFailed struct{}
 
 // newAsserted makes the credential; make is called once for each token that is asked for at the endpoint.
 func newAsserted(o AppOptions, make func(context.Context) (string, error)) (azcore.TokenCredential, error) {
-	options, discovery := o.client()
 	inner, err := azidentity.NewClientAssertionCredential(o.Tenant, o.ClientID, func(ctx context.Context) (string, error) {
 		text, err := make(ctx)
 		if failed, ok := ctx.Value(assertionFailed{}).(*error); ok && err != nil {
 			*failed = err
 		}
 		return text, err
-	}, &azidentity.ClientAssertionCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: !discovery})
+	}, &azidentity.ClientAssertionCredentialOptions{ClientOptions: o.client(), DisableInstanceDiscovery: true})
 	return &asserted{inner}, err
 }
 

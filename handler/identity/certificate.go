@@ -235,9 +235,8 @@ func (c *certificate) fill(v *version, m *material) (err error) {
 	if v.inVault {
 		v.credential, err = newAsserted(c.o, func(ctx context.Context) (string, error) { return signIn(ctx, c.vault, m, c.o) })
 	} else {
-		options, discovery := c.o.client()
 		v.credential, err = azidentity.NewClientCertificateCredential(c.o.Tenant, c.o.ClientID, m.chain, m.key,
-			&azidentity.ClientCertificateCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: !discovery})
+			&azidentity.ClientCertificateCredentialOptions{ClientOptions: c.o.client(), DisableInstanceDiscovery: true})
 	}
 	if err != nil {
 		v.credential = nil
