@@ -94,7 +94,7 @@ const referenceTime = 30 * time.Second
 func (a *appSettings) resolve(ctx context.Context, getenv func(string) string) {
 	var needed []string
 	for _, name := range append(namesRead(getenv), environmentNames()...) {
-		if strings.HasPrefix(strings.TrimSpace(a.values[name]), keyVaultReference) && !slices.Contains(needed, name) {
+		if strings.HasPrefix(strings.TrimSpace(a.values[name]), keyVaultReference) {
 			needed = append(needed, name)
 		}
 	}

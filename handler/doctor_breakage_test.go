@@ -96,8 +96,10 @@ var breakages = []breakage{
 		"permissions: missing EntitlementManagement.ReadWrite.All": line(conditionFail, "9acd699f-1e81-4958-b001-93b1d2506e19")}, []string{"permissions: permissions"}},
 	{"a custom attribute that is not there", func(c *clinic) { c.tenant(sim.TenantOptions{Attributes: []string{"loyaltyNumber"}}) },
 		map[string]string{"tenant: missing stripeCustomerId": line(conditionFail, "Custom user attributes > Add > Name: stripeCustomerId")}, []string{"tenant: custom attributes"}},
-	{"a custom attribute of another type", func(c *clinic) { c.reconfigure("marketingOptIn == true", `marketingOptIn == "yes"`) },
-		map[string]string{"tenant: type marketingOptIn": line(conditionFail, "destinations[1].record.marketing")}, []string{"tenant: custom attributes"}},
+	{"a custom attribute of another type", func(c *clinic) {
+		c.reconfigure("marketingOptIn == true", `marketingOptIn == "yes", again: user.attributes.marketingOptIn == "no"`)
+	},
+		map[string]string{"tenant: type marketingOptIn": line(conditionFail, "Custom user attributes > marketingOptIn")}, []string{"tenant: custom attributes"}},
 	{"a domain that is not verified", func(c *clinic) {
 		c.reconfigure("profile:\n", "profile:\n  userPrincipalName: short(user.id)\n  userPrincipalNameDomain: fabrikam.example\n")
 	}, map[string]string{"tenant: domain": line(conditionFail, "Domain names > Add custom domain")}, nil},
@@ -136,6 +138,12 @@ var breakages = []breakage{
 	// What the ledger knows.
 	{"an old watermark", func(c *clinic) { c.watermark("audit", time.Now().Add(-20*time.Minute)) },
 		map[string]string{"detectors: audit": line(conditionWarn, "SyncNewUsers > Invocations")}, nil},
+	{"an old watermark of a rare timer", func(c *clinic) {
+		c.settings["SYNC_SCHEDULE"] = "0 */30 * * * *"
+		c.watermark("audit", time.Now().Add(-20*time.Minute))
+	}, map[string]string{}, nil},
+	{"a detector that was added", func(c *clinic) { c.note("watermark|audit", func(b map[string]any) { clear(b) }) },
+		map[string]string{"detectors: audit": line(conditionWarn, "detector not read to the end")}, nil},
 	{"a very old watermark", func(c *clinic) { c.watermark("directory", time.Now().Add(-2*time.Hour)) },
 		map[string]string{"detectors: directory": line(conditionFail, "SyncNewUsers > Invocations")}, nil},
 	{"a gap", func(c *clinic) {
@@ -156,6 +164,7 @@ var breakages = []breakage{
 	{"a destination that has vanished", func(c *clinic) {
 		c.note("state", func(b map[string]any) {
 			b["destinations"] = append(b["destinations"].([]any), map[string]any{"name": "newsletter", "since": "2026-01-01T00:00:00Z"})
+			b["breakers"] = []any{map[string]any{"name": "newsletter", "opened": 1, "until": time.Now().Add(time.Minute).UTC(), "code": "unauthorized"}} // which concerns nobody
 		})
 	}, map[string]string{"state: removed newsletter": line(conditionWarn, "give it its old name back")}, []string{"state: removed"}},
 	{"a backlog", func(c *clinic) { c.backlog(time.Now().Add(-time.Hour)) },
@@ -165,6 +174,13 @@ var breakages = []breakage{
 			b["owner"], b["expires"] = "20260101T000000-0badcafe", time.Now().Add(-time.Minute).UTC()
 		})
 	}, map[string]string{"state: runs": line(conditionWarn, "out-of-memory kill")}, nil},
+	{"no run that has ended", func(c *clinic) { c.note("run", func(b map[string]any) { clear(b) }) },
+		map[string]string{"state: runs": line(conditionWarn, "SyncNewUsers > Invocations")}, nil},
+	{"a run at work", func(c *clinic) {
+		c.note("run", func(b map[string]any) {
+			b["owner"], b["expires"] = "20260101T000000-0badcafe", time.Now().Add(time.Minute).UTC()
+		})
+	}, map[string]string{}, nil},
 	{"no census", func(c *clinic) { c.note("certificate", func(b map[string]any) { clear(b) }) },
 		map[string]string{"state: census": line(conditionWarn, "bin/handler census --yes")}, nil},
 	{"an old census", func(c *clinic) {

@@ -9,9 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/entra"
 	"signup-sync/handler/functions/devhost"
 	"signup-sync/handler/identity"
 	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
 )
 
 // examine asks one question of an app that has these settings and this environment, and wants one line.
@@ -160,6 +164,88 @@ func TestTheTokensCodesHaveFixes(t *testing.T) {
 		if got := p.tokenFix(code); !strings.Contains(got, want) {
 			t.Errorf("%s: got %s", code, got)
 		}
+	}
+}
+
+// TestATokenOfAnotherTenant is of a login that leads elsewhere.
+func TestATokenOfAnotherTenant(t *testing.T) {
+	for _, grant := range []entra.Grant{{Tenant: testClient, Client: testClient}, {Tenant: testTenant, Client: testTenant}} {
+		p := &patient{app: &app{env: environment{Tenant: testTenant, Client: testClient}}}
+		_, _ = p.granted.get(t.Context(), func(context.Context) (entra.Grant, error) { return grant, nil })
+		if all := examineToken(t.Context(), p); len(all) != 1 || all[0].State != conditionFail {
+			t.Errorf("%+v: got %+v", grant, all)
+		}
+	}
+	p := &patient{app: &app{env: environment{Tenant: testTenant}, config: &Config{}}}
+	_, _ = p.organization.get(t.Context(), func(context.Context) (entra.Organization, error) {
+		return entra.Organization{ID: testClient, Kind: entra.ExternalTenant}, nil
+	})
+	if all := examineKind(t.Context(), p); len(all) != 1 || all[0].State != conditionFail || !strings.Contains(all[0].Fix, "ENTRA_TENANT_ID="+testClient) {
+		t.Errorf("got %+v", all)
+	}
+}
+
+// TestATokenThatCannotBeRead is one all the same, and only the comparison of permissions is left to a person.
+func TestATokenThatCannotBeRead(t *testing.T) {
+	p := &patient{app: &app{env: environment{Client: testClient}, config: &Config{}}}
+	_, _ = p.granted.get(t.Context(), func(context.Context) (entra.Grant, error) {
+		return entra.Grant{}, &signup.Error{Class: signup.Permanent, Code: tokenUnreadable}
+	})
+	if all := examineToken(t.Context(), p); len(all) != 1 || all[0].State != conditionOK {
+		t.Errorf("token: got %+v", all)
+	}
+	if all := permissionExaminations[0].ask(t.Context(), p); len(all) != 1 || all[0].State != conditionWarn || !strings.Contains(all[0].Fix, "bin/handler doctor --permissions") {
+		t.Errorf("permissions: got %+v", all)
+	}
+}
+
+func TestWhatAConfigurationNeeds(t *testing.T) {
+	const something = "destinations: [{ name: members, connector: group, settings: { groups: [" + simGroup + "] } }]\n"
+	for text, want := range map[string]entra.Needs{
+		something: {Audit: true, Groups: true},
+		"sync: { detectors: [directory, signUps] }\n" + something:                                                                           {SignUps: true, Groups: true},
+		"profile: { displayName: user.givenName }":                                                                                          {Audit: true, Profile: true},
+		"profile: { userPrincipalName: user.givenName, userPrincipalNameDomain: fabrikam.example }":                                         {Audit: true, Profile: true, Domain: true},
+		"profile: { attributes: { city1: user.city } }":                                                                                     {Audit: true, Profile: true, LookUp: true},
+		"profile: { extensionsApp: " + testClient + ", attributes: { city1: user.city } }":                                                  {Audit: true, Profile: true},
+		"profile: { attributes: { extensionAttribute1: user.city } }":                                                                       {Audit: true, Profile: true},
+		"profile: { displayName: user.attributes.nick }":                                                                                    {Audit: true, Profile: true, LookUp: true},
+		"destinations: [{ name: a, connector: accessPackage, settings: { accessPackage: " + simPackage + ", policy: " + simPolicy + " } }]": {Audit: true, AccessPackages: true},
+	} {
+		c, err := parseConfig("x.yaml", []byte(text), func(string) string { return "" }, connectorChecks{})
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if diff := cmp.Diff(want, needsOf(c)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+func TestWhatToDoAboutADestination(t *testing.T) {
+	p := &patient{app: &app{env: environment{Config: "x/signup-sync.yaml"}}}
+	for _, test := range []struct{ connector, code, want string }{
+		{"serviceBus", "unauthorized", `--role "Azure Service Bus Data Sender"`},
+		{"storageQueue", "forbidden", `--role "Storage Queue Data Message Sender"`},
+		{"eventGrid", "unauthorized", `--role "EventGrid Data Sender"`},
+		{"group", "forbidden", "Mend permissions first."},
+		{"stripe", "unauthorized", "signup-sync.yaml names at destinations > it > settings to a new key"},
+		{"stripe", "timeout", "Look up timeout in docs/operations.md"},
+		{"sql", "", "Look up the error in docs/operations.md"},
+	} {
+		if got := p.destinationFix(DestinationConfig{Name: "it", Connector: test.connector}, test.code); !strings.Contains(got, test.want) || !strings.Contains(got, "docs/destinations.md, "+test.connector) {
+			t.Errorf("%s, %s: got %s", test.connector, test.code, got)
+		}
+	}
+}
+
+func TestWhomADetectorHasShown(t *testing.T) {
+	var recent pipeline.Lags
+	recent.Add(4 * time.Minute)
+	d := pipeline.DetectorStatus{Seen: pipeline.Sightings{First: 98, Also: []pipeline.After{{Detector: "directory", Users: 7}}}, Recent: recent}
+	if got, want := sightings(d), "it was the first to show 98 users, and showed 7 after directory; lately 99 of 100 within 4m"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

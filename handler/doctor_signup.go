@@ -53,7 +53,7 @@ func (p *patient) organized(ctx context.Context) (entra.Organization, error) {
 			return o, err
 		}
 		if tenant, err := p.asPerson(ctx); err == nil {
-			if more, err := tenant.Organization(ctx); err == nil && strings.EqualFold(more.ID, o.ID) {
+			if more, err := tenant.Organization(ctx); err == nil {
 				return more, nil
 			}
 		}

@@ -56,7 +56,19 @@ func (p *patient) examineWatermark(s pipeline.Status, d pipeline.DetectorStatus)
 	case old > max(oldWatermark, turns):
 		return warn(d.Name, "Look at the runs: Function App > SyncNewUsers > Invocations, and stderr.", "it was read up to %v ago", age(s.Now, d.Watermark))
 	}
-	return good(d.Name, "read up to %v ago; it was the first to show %d users", age(s.Now, d.Watermark), d.Seen.First)
+	return good(d.Name, "read up to %v ago; %s", age(s.Now, d.Watermark), sightings(d))
+}
+
+// sightings says whom a detector has shown: the first of all, or after which other, and how late lately.
+func sightings(d pipeline.DetectorStatus) string {
+	said := fmt.Sprintf("it was the first to show %d users", d.Seen.First)
+	for _, also := range d.Seen.Also {
+		said += fmt.Sprintf(", and showed %d after %s", also.Users, also.Detector)
+	}
+	if d.Recent.N() > 0 {
+		said += fmt.Sprintf("; lately 99 of 100 within %s", inWords(d.Recent.Quantile(0.99)))
+	}
+	return said
 }
 
 // syncPause is the longest pause of SyncNewUsers; 0 if its schedule is not known.

@@ -37,7 +37,7 @@ destinations:
   - name: welcome
     connector: webhook
     settings: { url: "${WELCOME_URL}", secret: "${WELCOME_SECRET}", allowPrivate: true }
-    record: { marketing: user.attributes.marketingOptIn == true }
+    record: { marketing: user.attributes.marketingOptIn == true, name: user.displayName, stripe: user.attributes.stripeCustomerId }
   - name: customers
     connector: sql
     settings: { driver: sqlite, dsn: "${CUSTOMERS_DSN}", table: customers, key: entra_id }
