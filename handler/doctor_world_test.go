@@ -101,7 +101,7 @@ func (c *clinic) tenant(o sim.TenantOptions) {
 	if o.UserFlows == nil {
 		o.UserFlows = clinicFlows()
 	}
-	o.Groups = []sim.Group{{ID: simGroup}}
+	o.Groups, o.UserFlows = []sim.Group{{ID: simGroup}}, []sim.UserFlow{simFlow}
 	c.Tenant = sim.NewTenant(o)
 	c.Tenant.SignUp(sim.Crowd(1, 1)[0])
 }

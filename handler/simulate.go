@@ -31,6 +31,12 @@ const (
 	simPolicy    = "2264bf65-0000-4000-8000-0000000c0b03"
 )
 
+// simRoles are the application permissions that signup-sync.yaml needs, and so the app has in `handler sim`.
+var simRoles = []string{"AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All"}
+
+// simFlow is the user flow by which people sign up.
+var simFlow = sim.UserFlow{Name: "Sign up", Attributes: []sim.FlowAttribute{{Name: "givenName"}, {Name: "surname"}, {Name: "marketingOptIn", Type: "boolean"}}}
+
 // simulation is the simulated world on an address of this machine, with its files in a folder.
 type simulation struct {
 	*sim.World
@@ -41,15 +47,16 @@ type simulation struct {
 // openSimulation serves the simulated systems, and makes the folder with an empty customers database.
 func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock) (*simulation, error) {
 	s := &simulation{dir: dir, World: &sim.World{
-		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed,
+		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed, Type: sim.External,
 			Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn"},
+			UserFlows:  []sim.UserFlow{simFlow},
 			// People sign up here as in an external tenant, and there are access packages as in a workforce tenant: no real
 			// one is both.
 			Groups: []sim.Group{{ID: simGroup}}, EntitlementManagement: true,
 			AccessPackages: []sim.AccessPackage{{ID: simPackage, Policies: []string{simPolicy}}}}),
 		// Clients keep tokens by the machine's clock, so the tokens live by it too.
 		Entra: sim.NewEntra(sim.EntraOptions{Clock: clock, Tenant: simTenant, Seed: seed, TokenLife: tokenLife(clock), Apps: []sim.App{{ID: simClient, Secret: simSecret,
-			Roles: []string{"AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All", "GroupMember.ReadWrite.All", "EntitlementManagement.ReadWrite.All"}}}}),
+			Roles: append([]string{"GroupMember.ReadWrite.All", "EntitlementManagement.ReadWrite.All"}, simRoles...)}}}),
 		Stripe:     sim.NewStripe(sim.StripeOptions{Clock: clock, APIKey: simSecret}),
 		Mailchimp:  sim.NewMailchimp(sim.MailchimpOptions{Clock: clock, APIKey: simMailchimp, Audience: simAudience}),
 		Salesforce: sim.NewSalesforce(sim.SalesforceOptions{Clock: clock, ClientID: simSecret, ClientSecret: simSecret, Objects: sim.SalesforceObjects()}),
@@ -153,6 +160,7 @@ func (c simCommand) Run(ctx context.Context, s system) error {
 		return err
 	}
 	defer world.server.Close()
+	world.Entra.SetApp(sim.App{ID: simClient, Secret: simSecret, Roles: simRoles})
 	fmt.Fprintf(s.stdout, "The simulated tenant and systems are at %s; what they hold goes with this process.\n", world.server.URL)
 	fmt.Fprintf(s.stdout, "Certificate authority: %s\nCustomers database:    %s\n", world.path("ca.pem"), world.path("customers.db"))
 	fmt.Fprintln(s.stdout, "Start Azurite and, in the project's folder, 'func start'. Ctrl+C ends this.")

@@ -117,7 +117,7 @@ type TenantOptions struct {
 	NoVerifiedJoin       bool       // likewise: allowEmailVerifiedUsersToJoinOrganization is false
 
 	Groups                []Group         //
-	EntitlementManagement bool            // makes it a workforce tenant with a licence for that
+	EntitlementManagement bool            // a licence for that; a tenant without a Type is a workforce tenant then
 	AccessPackages        []AccessPackage //
 	DeliveryTime          time.Duration   // from an assignment's request to its delivery; 0 = 3 minutes
 }
@@ -158,6 +158,9 @@ func NewTenant(o TenantOptions) *Tenant {
 		t.o.ID = guid(rand.New(rand.NewPCG(o.Seed, 2)))
 	}
 	setDefault(&t.o.Domain, "contoso.onmicrosoft.com")
+	if o.EntitlementManagement {
+		setDefault(&t.o.Type, Workforce)
+	}
 	setDefault(&t.o.Type, External)
 	setDefault(&t.o.AuditMaxTop, 1000)
 	setDefault(&t.o.PagingLife, 10*time.Minute)
@@ -166,9 +169,6 @@ func NewTenant(o TenantOptions) *Tenant {
 	setDefault(&t.o.RedeemedBy, "B2B Auth")
 	setDefault(&t.o.Replicas, 3)
 	setDefault(&t.o.DeliveryTime, 3*time.Minute)
-	if o.EntitlementManagement {
-		t.o.Type = Workforce
-	}
 	t.Faults.Seed(o.Seed)
 	for _, name := range o.Attributes {
 		if !strings.HasPrefix(name, "extension_") {
@@ -177,8 +177,8 @@ func NewTenant(o TenantOptions) *Tenant {
 		t.attrs = append(t.attrs, attribute{name: name, id: guid(t.ids)})
 	}
 	t.defineFlows()
-	for range o.UserFlows {
-		t.flowIDs = append(t.flowIDs, guid(t.ids))
+	for i := range o.UserFlows { // of a source of their own, so that a flow does not change the users' ids
+		t.flowIDs = append(t.flowIDs, guid(rand.New(rand.NewPCG(o.Seed, uint64(i)<<8|4))))
 	}
 	t.audits.order = o.AuditOrder
 	for _, g := range o.Groups {
