@@ -121,10 +121,10 @@ now() { utc "$(date +%s)"; }
 # read_certificate finds the newest version of the certificate: $version, $cer (base64 of its public part), $starts and $ends in
 # seconds. One that is being made is waited for. False if there is none.
 read_certificate() {
-  local pending="$vault/certificates/$certificate/pending?api-version=7.4" try
+  local try
   role='Key Vault Certificates Officer on the vault'
   for try in 1 2 3 4 5 6 7 8 9 10 11 12; do
-    look_up subscription "$pending" --query '[status,error.message]' || answer=none
+    look_up subscription "$vault/certificates/$certificate/pending?api-version=7.4" --query '[status,error.message]' || answer=none
     case $answer in inProgress*) sleep 5 ;; *) break ;; esac
   done
   case $answer in

@@ -160,9 +160,8 @@ ask_permissions() {
 
 # make_principal makes what the app is in the tenant: $app.
 make_principal() {
-  local url="$graph/v1.0/servicePrincipals(appId='$client')?\$select=id"
   role="Cloud Application Administrator in the tenant $tenant"
-  if [ -z "$is_new" ] && look_up tenant "$url" --query id; then
+  if [ -z "$is_new" ] && look_up tenant "$graph/v1.0/servicePrincipals(appId='$client')?\$select=id" --query id; then
     app=$answer
     say "there:    the app in the tenant $tenant"
     return
@@ -172,10 +171,13 @@ make_principal() {
     app='{its object id in the tenant}'
     return
   fi
-  get tenant "$url" --query id
+  get tenant "$graph/v1.0/servicePrincipals(appId='$client')?\$select=id" --query id
   app=$answer
   say "made:     the app in the tenant $tenant"
 }
+
+# name_of ID is a permission's name.
+name_of() { grep -F "$1" <<< "$named" | cut -d '"' -f 4; }
 
 # grant_permissions consents, which is one assignment for each permission.
 grant_permissions() {
@@ -192,10 +194,10 @@ grant_permissions() {
   esac
   for id in $permissions; do
     case $granted in
-      *"$id"*) say "there:    consent to $id" ;;
+      *"$id"*) say "there:    consent to $(name_of "$id")" ;;
       *)
         change tenant POST "$graph/v1.0/servicePrincipals/$app/appRoleAssignments" "{\"principalId\":\"$app\",\"resourceId\":\"$resource\",\"appRoleId\":\"$id\"}"
-        [ "$dry_run" ] || say "made:     consent to $id"
+        [ "$dry_run" ] || say "made:     consent to $(name_of "$id")"
         ;;
     esac
   done
@@ -209,8 +211,9 @@ grant_permissions() {
 }
 
 object='' app='' is_new=''
-permissions=$("$handler" doctor --permissions --json | grep -oE '"id":"[0-9a-f-]{36}"' | cut -d '"' -f 4) ||
+named=$("$handler" doctor --permissions --json | grep -oE '"name":"[^"]+","id":"[0-9a-f-]{36}"') ||
   die "$handler does not say which permissions signup-sync.yaml needs. Is it built (make build), and for this machine?"
+permissions=$(cut -d '"' -f 8 <<< "$named")
 check_login tenant "$tenant"
 check_login subscription ''
 make_application

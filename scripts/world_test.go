@@ -58,6 +58,7 @@ type world struct {
 	confirmed int                                // how often the doctor has said that the newest version is in use
 	slow      int                                // so often the doctor still says otherwise
 	worked    bool                               // there was a certificate that works
+	entra     *sim.Entra                         // learns of what is registered; nil = nobody does
 }
 
 func open(t *testing.T) *world {
@@ -115,7 +116,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // serve answers a call to Graph or to the vault.
 func (w *world) serve(rw http.ResponseWriter, r *http.Request, tenant string, body []byte) {
 	resource := graphResource
-	if strings.HasPrefix(r.URL.String(), vaultURL) {
+	if strings.HasPrefix(r.URL.Path, "/certificates/") {
 		resource = vaultResource
 	}
 	var rep reply
@@ -159,6 +160,25 @@ func (w *world) watch() {
 		w.t.Error("the app was left without a certificate that works")
 	}
 	w.worked = w.worked || len(working) > 0
+	if w.entra != nil {
+		w.tell()
+	}
+}
+
+// tell tells the token endpoint what is registered.
+func (w *world) tell() {
+	for _, a := range w.external.applications {
+		app := sim.App{ID: a.AppID}
+		for _, i := range w.working() {
+			app.Certificates = append(app.Certificates, w.vault.made[i])
+		}
+		if p := w.external.findPrincipal("appId", a.AppID, ""); p != nil {
+			for _, x := range p.assignments {
+				app.Roles = append(app.Roles, permissions[x.AppRoleID])
+			}
+		}
+		w.entra.SetApp(app)
+	}
 }
 
 // finding is a line of the doctor, in the order in which the program writes it.
