@@ -53,6 +53,7 @@ type purpose struct {
 // entry is the token for one purpose.
 type entry struct {
 	token   azcore.AccessToken
+	claims  string              // for which it was got
 	since   time.Time           // when it was got, by the wall clock alone: the monotonic one is never put back
 	renew   time.Time           // when it is to be renewed
 	flights map[string]*renewal // under way, by their claims
@@ -64,9 +65,10 @@ type entry struct {
 
 // renewal is one call to the inner credential; token and err may be read once done is closed.
 type renewal struct {
-	done  chan struct{}
-	token azcore.AccessToken
-	err   error
+	claims string
+	done   chan struct{}
+	token  azcore.AccessToken
+	err    error
 }
 
 func newCached(inner azcore.TokenCredential, explain func(error) *signup.Error) *cached {
@@ -74,7 +76,8 @@ func newCached(inner azcore.TokenCredential, explain func(error) *signup.Error) 
 }
 
 // GetToken implements azcore.TokenCredential. Claims, with which a service asks for another token than the one it was
-// shown, pass the cache by, and the answer replaces what is in it. Errors are *signup.Error.
+// shown, pass the cache by, unless a token was got for the same ones within a minute: a revocation challenges every call on
+// its way. The answer replaces what is in the cache. Errors are *signup.Error.
 func (c *cached) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	token, r, err := c.find(ctx, o)
 	if r == nil {
@@ -99,9 +102,9 @@ func (c *cached) find(ctx context.Context, o policy.TokenRequestOptions) (azcore
 		c.entries[key] = e
 	}
 	now, r := time.Now(), e.flights[o.Claims]
-	good := o.Claims == "" && e.good(now)
+	good := e.good(now) && (o.Claims == "" || o.Claims == e.claims && now.Sub(e.since) < longestPause)
 	if r == nil && !now.Before(e.pause) && !(good && now.Before(e.renew)) {
-		r = &renewal{done: make(chan struct{})}
+		r = &renewal{claims: o.Claims, done: make(chan struct{})}
 		e.flights[o.Claims] = r
 		go c.run(context.WithoutCancel(ctx), e, o, r)
 	}
@@ -159,7 +162,7 @@ func (e *entry) settle(r *renewal, now time.Time) {
 		e.pause, e.err = now.Add(pause), r.err
 		return
 	}
-	*e = entry{token: r.token, since: now.Round(0), flights: e.flights, renew: r.token.ExpiresOn.Add(-renewAhead)}
+	*e = entry{token: r.token, claims: r.claims, since: now.Round(0), flights: e.flights, renew: r.token.ExpiresOn.Add(-renewAhead)}
 	if on := r.token.RefreshOn; !on.IsZero() && on.Before(e.renew) {
 		e.renew = on
 	}

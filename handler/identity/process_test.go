@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"signup-sync/handler/identity"
 )
 
 // late lets every request wait first.
@@ -59,4 +61,29 @@ func TestAFreshProcessHasATokenSoonAfterTwoRefusedVersions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// When a token is revoked all calls on their way with it are challenged, one after the other; each asks with the same claims.
+func TestOneRevocationIsOneRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		c := w.open(identity.Secret)
+		first := w.token(c)
+		challenged := graphToken
+		challenged.Claims = `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`
+		ask := func(want int) {
+			t.Helper()
+			if token, err := c.GetToken(t.Context(), challenged); err != nil || token.Token == first.Token || w.count() != want {
+				t.Errorf("got %v after %d token requests, want another token and %d", err, w.count(), want)
+			}
+		}
+		time.Sleep(time.Second) // by which the tokens differ
+		for range 200 {
+			time.Sleep(100 * time.Millisecond)
+			ask(2)
+		}
+		time.Sleep(time.Minute)
+		ask(3) // it is refused still
+		challenged.Claims = `{"access_token":{"nbf":{"essential":true,"value":"2"}}}`
+		ask(4)
+	})
 }
