@@ -180,7 +180,7 @@ func (c *certificate) nothing(now time.Time) error {
 		return c.vaultErr
 	}
 	v := c.versions[0]
-	return c.vault.failed(signup.Systemic, 0, fmt.Sprintf("no version can be used; the newest, %s, is %s: make a new version, and upload its public part to the app registration", v.id, v.unusable(now)))
+	return c.vault.failed(signup.Systemic, 0, fmt.Sprintf("no version can be used; the newest, %s, is %s: enable one, or make and register a new one", v.id, v.unusable(now)))
 }
 
 // try asks for a token with one version, which is loaded before if need be.
