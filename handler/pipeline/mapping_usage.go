@@ -16,7 +16,7 @@ type usage struct {
 	closed     map[ast.Node]bool // those of them that do
 	attributes map[string]bool
 	fields     map[string]bool // of the user, beside the attributes
-	taken      []AttributeUse // what attributes are taken for
+	taken      []AttributeUse  // what attributes are taken for
 	needs      map[string]bool
 	must       map[string]bool
 	found      []Problem
