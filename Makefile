@@ -45,12 +45,8 @@ soak: ## Play SEEDS simulations of the whole engine, each with people and faults
 mutants: ## Make each deliberate fault in the engine, and see how many simulations, up to MOST, it takes to find it
 	CGO_ENABLED=0 $(GO) test ./handler/soak -run TestDeliberateFaults -v -timeout 24h -mutants -most $(MOST)
 
-package: licences ## Make dist/signup-sync.zip, to be deployed to a Linux Function App
-	CGO_ENABLED=0 $(GO) run ./handler package --binary dist/handler --out dist/signup-sync.zip
-
-licences: ## Build for Linux, and write the licences of all that is in the program; one that is not allowed is an error
-	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o dist/handler ./handler
-	CGO_ENABLED=0 $(GO) run ./handler licences --binary dist/handler --out dist/THIRD-PARTY-NOTICES.txt
+package: ## Make dist/signup-sync.zip for a Linux Function App, with the licences of all in it; or: go run ./handler package
+	CGO_ENABLED=0 $(GO) run ./handler package
 
 vulnerabilities: ## Ask Go's vulnerability database, at vuln.go.dev, about what the program calls; an error if it cannot be asked
 	@CGO_ENABLED=0 $(GO) run $(GOVULNCHECK) ./handler || { echo "!! vulnerable, or NOT CHECKED because the database cannot be reached: see above" >&2; exit 1; }
@@ -75,4 +71,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases shell bench growth soak mutants package licences vulnerabilities lint docs sim clean
+.PHONY: help build run test databases shell bench growth soak mutants package vulnerabilities lint docs sim clean

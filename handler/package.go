@@ -2,18 +2,20 @@ package main
 
 import (
 	"archive/zip"
+	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 )
 
 type packageCommand struct {
 	App     string `default:"." type:"path" help:"The app's folder."`
-	Binary  string `default:"dist/handler" type:"path" help:"The program, built for linux/amd64 without cgo."`
+	Binary  string `type:"path" help:"The program, built for linux/amd64 without cgo; without it, it is built, and its licences are written."`
 	Notices string `default:"dist/THIRD-PARTY-NOTICES.txt" type:"path" help:"The licences of what is in it."`
 	Out     string `default:"dist/signup-sync.zip" type:"path" help:"The zip to make."`
 }
@@ -26,7 +28,16 @@ var packageTime = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Run makes the zip: the same bytes each time, and the program executable whichever system makes it. The entry of the
 // program is named exactly as host.json names it, since the deployment tools compare the two.
-func (c packageCommand) Run(s system) error {
+func (c packageCommand) Run(ctx context.Context, s system) error {
+	if c.Binary == "" {
+		c.Binary = filepath.Join(filepath.Dir(c.Out), "handler")
+		if err := c.build(ctx, s); err != nil {
+			return err
+		}
+		if err := (licencesCommand{Binary: c.Binary, Out: c.Notices}).Run(s); err != nil {
+			return err
+		}
+	}
 	if err := checkBinary(c.Binary); err != nil {
 		return refusal{fmt.Errorf("package %s: %w", c.Binary, err)}
 	}
@@ -54,6 +65,19 @@ func (c packageCommand) Run(s system) error {
 		return fmt.Errorf("write %s: %w", c.Out, err)
 	}
 	fmt.Fprintln(s.stdout, c.Out)
+	return nil
+}
+
+// build builds the program for the platform, on whichever system this is. No path and no state of the repository goes into
+// it, so that the same source and the same Go make the same bytes everywhere.
+func (c packageCommand) build(ctx context.Context, s system) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", c.Binary, "./handler")
+	cmd.Dir = c.App
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
+	cmd.Stdout, cmd.Stderr = s.stderr, s.stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the program: %w", err)
+	}
 	return nil
 }
 

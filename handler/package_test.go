@@ -6,11 +6,21 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+
+	"signup-sync/handler/functions/devhost"
+	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
 )
 
 func TestPackage(t *testing.T) {
@@ -102,4 +112,86 @@ func smallProgram(t *testing.T, built string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// The zip is what runs: unpacked as the platform does it, it brings people where they belong.
+func TestThePackageWorks(t *testing.T) {
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Skip("the package is for linux/amd64")
+	}
+	built, root := builtBinary(t), t.TempDir()
+	out, notices := filepath.Join(t.TempDir(), "app.zip"), filepath.Join(t.TempDir(), "notices.txt")
+	if err := os.WriteFile(notices, []byte("licences"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := exec.CommandContext(t.Context(), built, "package", "--app", "..", "--binary", built, "--notices", notices, "--out", out).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text) // by the built program, since the race detector takes a minute to compress it
+	}
+	unzip(t, out, root)
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(world.server.Close)
+	world.Tenant = sim.NewTenant(sim.TenantOptions{ID: simTenant, Seed: 1, InstantAudit: true, InstantReplicas: true, Throttle: sim.ThrottleOff, Attributes: []string{"stripeCustomerId", "welcomeId"}})
+	for _, p := range sim.Crowd(3, 1) {
+		world.Tenant.SignUp(p)
+	}
+	settings := world.settings()
+	maps.Copy(settings, map[string]string{"LEDGER": "file:" + filepath.Join(t.TempDir(), "ledger.db"), "SYNC_SCHEDULE": "0 * * * * *", "CENSUS_SCHEDULE": "0 */15 * * * *"})
+	var mu sync.Mutex
+	var lines []string
+	host, err := devhost.Open(devhost.Options{Root: root, Settings: settings, Log: func(l devhost.Line) {
+		mu.Lock()
+		defer mu.Unlock()
+		lines = append(lines, l.Text)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(host.Close)
+	if _, err := host.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.Fire(t.Context(), "SyncNewUsers", ""); err != nil {
+		t.Errorf("%v\n%s", err, strings.Join(lines, "\n"))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if text := strings.Join(lines, "\n"); !strings.Contains(text, "run done") {
+		t.Errorf("no run was done:\n%s", text)
+	}
+	if got := len(world.Stripe.Customers()); got == 0 {
+		t.Errorf("nobody was brought anywhere:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// unzip unpacks a zip with the modes of its entries.
+func unzip(t *testing.T, name, into string) {
+	t.Helper()
+	z, err := zip.OpenReader(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	for _, f := range z.File {
+		path := filepath.Join(into, filepath.FromSlash(f.Name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		in, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, f.Mode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(out, in); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(in.Close(), out.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
