@@ -64,6 +64,33 @@ func TestTheProgramWorksWithWhatTheScriptsMake(t *testing.T) {
 	}
 }
 
+// The configuration with which the README begins is one that the program takes.
+func TestTheReadmeBeginsWithAGoodConfiguration(t *testing.T) {
+	handler, err := filepath.Abs("../bin/handler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(handler); err != nil {
+		skip(t, "bin/handler is not built: 'make test' does that")
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, deploy, _ := strings.Cut(string(readme), "\n## Deploy\n")
+	_, config, _ := strings.Cut(deploy, "```yaml\n")
+	config, _, found := strings.Cut(config, "```\n")
+	file := filepath.Join(t.TempDir(), "signup-sync.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	cmd := exec.CommandContext(t.Context(), handler, "doctor", "--permissions")
+	cmd.Env = []string{"SIGNUP_SYNC_CONFIG=" + file}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(config, "mode: observe") {
+		t.Errorf("%v: %s\n%s", err, out, config)
+	}
+}
+
 // examine asks the real doctor; its lines by their names.
 func (w *world) examine(handler string) map[string]finding {
 	w.t.Helper()

@@ -20,15 +20,15 @@ function find_old($newest) {
     $script:left = @($app.keyCredentials | Where-Object { $_ -and $old -contains $_.key }).Count
 }
 
-# wait_until_used asks the doctor, until it has said three times in a row that the newest version is the one in use.
+# wait_until_used asks the doctor, until it has said five times in a row that the newest version is the one in use.
 function wait_until_used($newest) {
     $times = 0
     foreach ($try in 1..30) {
         $findings = (& $handler doctor --settings $settingsFile --json 2> $null | ConvertFrom-Json).findings
         $used = $findings | Where-Object { $_.name -eq 'certificate' -and $_.state -eq 'ok' -and $_.why.StartsWith("version $($newest.version) ") }
         $times = if ($used) { $times + 1 } else { 0 }
-        if ($times -eq 3) { return }
-        if ($try -lt 30) { Start-Sleep 20 }
+        if ($times -eq 5) { return }
+        if ($try -lt 30) { Start-Sleep 30 }
     }
     $findings | Where-Object state -NE 'ok' | ForEach-Object { Write-Host "$($_.name): $($_.why)" }
     die "The doctor has not said that version $($newest.version) is in use. The old key was left where it is. Run this again."

@@ -83,19 +83,19 @@ find_old() {
   left=$answer
 }
 
-# wait_until_used asks the doctor, until it has said three times in a row that the newest version is the one in use: one
-# server of Microsoft Entra may know it before the others.
+# wait_until_used asks the doctor, until it has said five times in a row that the newest version is the one in use: one
+# server of Microsoft Entra may know it minutes before the others.
 wait_until_used() {
   local try times=0
   for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
     "$handler" doctor --settings "$work/settings.json" --json > "$work/doctor.json" 2> "$work/error" || true
     if grep -q "\"name\":\"certificate\",\"state\":\"ok\",\"why\":\"version $version " "$work/doctor.json"; then
       times=$((times + 1))
-      [ "$times" -lt 3 ] || return 0
+      [ "$times" -lt 5 ] || return 0
     else
       times=0
     fi
-    [ "$try" = 30 ] || sleep 20
+    [ "$try" = 30 ] || sleep 30
   done
   die "The doctor has not said that version $version is in use; its lines 'token' and 'certificate' say why not:" \
     "$(grep -oE '"name":"(token|certificate|newest certificate|configuration|everything)","state":"[a-z]*","why":"[^"]*"' "$work/doctor.json" || cat "$work/error")" \
