@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,9 @@ func TestRegisteringTwiceChangesNothingTheSecondTime(t *testing.T) {
 			w.check(v)
 			if !strings.Contains(first.stdout, "ENTRA_CLIENT_ID=") || !strings.Contains(first.stdout, "/adminconsent?client_id=") {
 				t.Errorf("settings or link are missing:\n%s", first.stdout)
+			}
+			if p := w.vault.pending["signup-sync"]; p != nil && p.exportable != slices.Contains(v.args, "--exportable") {
+				t.Errorf("that the key may leave the vault is %v", p.exportable)
 			}
 			second := w.must(w.register(v.args...))
 			w.check(v)
