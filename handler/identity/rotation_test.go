@@ -94,6 +94,9 @@ func TestANewVersionIsUsedOnceEntraKnowsIt(t *testing.T) {
 				w.next(c)
 				w.wantUsed(c, 0)
 				w.wantLogged(map[string]int{changed: 1})
+				if all, _ := c.Certificates(t.Context()); all[0].Refused != "" {
+					t.Errorf("the version in use is said to be refused: %+v", all)
+				}
 				w.register(second)
 				w.next(c)
 				w.wantUsed(c, 0)
@@ -261,18 +264,43 @@ func TestNoVersionCanBeUsed(t *testing.T) {
 }
 
 func TestAVersionThatIsDisabledGivesWayToAnother(t *testing.T) {
-	inBubble(t, func(t *testing.T, w world) {
-		_, first := w.add(0, 300*day, true)
-		second, cert := w.add(1, 300*day, true)
-		w.register(first, cert)
-		c := w.open("")
-		w.token(c)
-		w.wantUsed(c, 0)
-		w.vault.Disable(name, second)
-		w.next(c)
-		w.next(c)
-		w.wantUsed(c, 1)
-	})
+	for name, inVault := range map[string]bool{"exportable": false, "in the vault": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w world) {
+				_, first := w.add(0, 300*day, inVault)
+				second, cert := w.add(1, 300*day, inVault)
+				w.register(first, cert)
+				c := w.open("")
+				w.token(c)
+				w.wantUsed(c, 0)
+				w.vault.Disable("signup-sync", second)
+				w.next(c)
+				w.next(c)
+				w.wantUsed(c, 1)
+			})
+		})
+	}
+}
+
+// Nobody has asked while the token was good, so that there is one try for the next.
+func TestAHangingVaultCostsNoTokenWhereTheKeyIsInHand(t *testing.T) {
+	for name, skip := range map[string]int{"at the list": 0, "at the new version": 1} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w world) {
+				_, first := w.add(0, 300*day, false)
+				w.register(first)
+				c := w.open("")
+				w.token(c)
+				w.add(1, 300*day, false)
+				w.vault.Faults.Add(sim.Fault{Skip: skip, Times: -1, Delay: 100 * day})
+				time.Sleep(61 * time.Minute)
+				before := time.Now()
+				if w.token(c); time.Since(before) > 11*time.Second {
+					t.Errorf("it took %v", time.Since(before))
+				}
+			})
+		})
+	}
 }
 
 func TestTheVaultIsOutOfReachAndWhatWorksIsKept(t *testing.T) {
