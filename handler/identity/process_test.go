@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"signup-sync/handler/identity"
+	"signup-sync/handler/sim"
 )
 
 // late lets every request wait first.
@@ -85,5 +87,81 @@ func TestOneRevocationIsOneRequest(t *testing.T) {
 		ask(3) // it is refused still
 		challenged.Claims = `{"access_token":{"nbf":{"essential":true,"value":"2"}}}`
 		ask(4)
+	})
+}
+
+// issue lets the endpoint give tokens of this life, in seconds; refresh is when it wants them to be renewed, 0 = it does not say.
+func (w world) issue(life, refresh int) {
+	body := fmt.Sprintf(`{"token_type":"Bearer","expires_in":%d,"access_token":"t"}`, life)
+	if refresh > 0 {
+		body = fmt.Sprintf(`{"token_type":"Bearer","expires_in":%d,"refresh_in":%d,"access_token":"t"}`, life, refresh)
+	}
+	w.entra.Faults.Add(sim.Fault{Path: "/token", Times: -1, Status: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: body})
+}
+
+func TestWhenATokenIsRenewed(t *testing.T) {
+	for name, test := range map[string]struct {
+		life, refresh int
+		calls, want   int // calls in so many minutes, and the token requests then
+	}{
+		"where the endpoint wants it":                       {86400, 43200, 13 * 60, 2},
+		"shortly before its end":                            {86400, 0, 13 * 60, 1},
+		"once a minute, if it is too short for the library": {250, 0, 10, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w world) {
+				w.issue(test.life, test.refresh)
+				c := w.open(identity.Secret)
+				for range test.calls {
+					together(8, func() { w.token(c) })
+					time.Sleep(30 * time.Second)
+					w.token(c)
+					time.Sleep(30 * time.Second)
+				}
+				if n := w.count(); n != test.want {
+					t.Errorf("got %d token requests, want %d", n, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestHowLongAnEndpointIsLeftAlone(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault sim.Fault
+		want  time.Duration
+	}{
+		"it wants an hour":           {sim.Fault{Path: "/token", Status: 429, Header: http.Header{"Retry-After": {"3600"}}}, 10 * time.Minute},
+		"it sees a loop of requests": {refuse(400, 50196), 5 * time.Minute},
+		"it throttles the tenant":    {refuse(400, 90055), time.Minute},
+		"it says nothing":            {refuse(400, 999999), 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w world) {
+				w.entra.Faults.Add(test.fault)
+				c := w.open(identity.Secret)
+				failure(t, c)
+				w.entra.Faults.Clear()
+				time.Sleep(test.want - time.Second)
+				failure(t, c)
+				time.Sleep(time.Second)
+				w.token(c)
+			})
+		})
+	}
+}
+
+// The doctor is asked when somebody has just changed something.
+func TestTheStatusIsThatOfTheVaultNow(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		_, cert := w.add(0, 300*day, false)
+		w.register(cert)
+		c := w.open("")
+		w.token(c)
+		w.add(1, 300*day, false)
+		time.Sleep(time.Minute)
+		if all, err := c.Certificates(t.Context()); err != nil || len(all) != 2 {
+			t.Errorf("got %+v, %v", all, err)
+		}
 	})
 }
