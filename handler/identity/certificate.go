@@ -62,9 +62,8 @@ type version struct {
 	thumbprint string
 	inVault    bool // the key never leaves the vault
 
-	failed   time.Time     // when it was last of no use; zero = it is not known to be
-	err      *signup.Error // why
-	passedBy bool          // it was said that it is passed over
+	failed time.Time     // when it was last of no use; zero = it is not known to be
+	err    *signup.Error // why
 }
 
 func newCertificate(o AppOptions) (*certificate, error) {
@@ -252,12 +251,6 @@ func (c *certificate) take(v *version) {
 		c.o.Log.Info("another version of the certificate is used from now on", "certificate", c.o.Name, "version", v.id, "before", c.using.id)
 	}
 	c.using = v
-	for _, newer := range c.versions[:max(slices.Index(c.versions, v), 0)] {
-		if why := newer.unusable(now); why != "" && !newer.passedBy {
-			newer.passedBy = true
-			c.o.Log.Info("a newer version of the certificate is passed over", "certificate", c.o.Name, "version", newer.id, "why", why)
-		}
-	}
 	if newest := c.candidates(now)[0]; newest.err != nil && newest.err.Class == signup.Systemic && newest.id != c.fellBack {
 		c.fellBack = newest.id
 		c.o.Log.Warn("the newest version of the certificate cannot be used; an older one is used", "certificate", c.o.Name, "newest", newest.id, "used", v.id, "err", newest.err)
