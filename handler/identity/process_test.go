@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"strings"
@@ -63,6 +64,35 @@ func TestAFreshProcessHasATokenSoonAfterTwoRefusedVersions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An upload is known to one replica of Entra and not yet to the next: whoever answers, there is a token.
+func TestReplicasThatDoNotAgreeCostNoToken(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		_, first := w.add(0, 300*day, true)
+		w.register(first)
+		registered, asked := [][]*x509.Certificate{{first}}, 0
+		w.delay(func(r *http.Request) time.Duration {
+			if strings.HasSuffix(r.URL.Path, "/token") {
+				w.register(registered[asked%len(registered)]...)
+				asked++
+			}
+			return 0
+		})
+		c := w.open("")
+		w.token(c)
+		_, second := w.add(1, 300*day, true)
+		registered = [][]*x509.Certificate{{first}, {first}, {first, second}}
+		for range 12 {
+			w.next(c)
+		}
+		if got := w.logged(); got[fellBack] > 1 || got[changed] > 12 {
+			t.Errorf("logged %v", got)
+		}
+		if asked > 30 { // a version that is refused costs one
+			t.Errorf("got %d token requests", asked)
+		}
+	})
 }
 
 // When a token is revoked all calls on their way with it are challenged, one after the other; each asks with the same claims.
