@@ -1,11 +1,13 @@
 package identity_test
 
 import (
+	"crypto/x509"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"signup-sync/handler/identity"
 	"signup-sync/handler/sim"
 )
 
@@ -159,4 +161,47 @@ func TestVersionsThatMayNotBeListed(t *testing.T) {
 			t.Errorf("got %+v, %v", all, err)
 		}
 	})
+}
+
+// What somebody has done wrong with the newest version costs nothing as long as an older one is registered, in a process that has just
+// begun as little as in one that has not.
+func TestAMistakeWithTheNewestVersionCostsNoToken(t *testing.T) {
+	secretsUser := []sim.DataAction{sim.GetSecret, sim.ListSecrets}
+	ownRole := []sim.DataAction{sim.ListSecrets, sim.ReadCertificate, sim.SignWithKey}
+	ec := elliptical(t)
+	elliptic := func(t *testing.T, w world, inVault bool) {
+		w.vault.AddCertificate("signup-sync", sim.Certificate{Key: ec, Chain: []*x509.Certificate{certify(t, ec, 300*day)}, NonExportable: inVault})
+	}
+	for name, test := range map[string]struct {
+		inVault bool
+		grants  []sim.DataAction
+		mistake func(*testing.T, world)
+		err     string
+	}{
+		"an elliptic key":                       {false, secretsUser, func(t *testing.T, w world) { elliptic(t, w, false) }, "not RSA"},
+		"an elliptic key in the vault":          {true, ownRole, func(t *testing.T, w world) { elliptic(t, w, true) }, "not RSA"},
+		"it cannot be exported any more":        {false, secretsUser, func(_ *testing.T, w world) { w.add(1, 300*day, true) }, "Key Vault Certificate User"},
+		"a secret that is no certificate":       {false, secretsUser, func(_ *testing.T, w world) { w.vault.SetSecret("signup-sync", "", "rubbish!") }, "Key Vault Certificate User"},
+		"a certificate of another app":          {true, ownRole, func(_ *testing.T, w world) { w.add(1, 300*day, true) }, "aadsts700027"},
+		"one that is not registered, to export": {true, ownRole, func(_ *testing.T, w world) { w.add(1, 300*day, false) }, "aadsts700027"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w world) {
+				w.vault.Grant(identityID, test.grants...)
+				_, first := w.add(0, 300*day, test.inVault)
+				w.register(first)
+				c := w.open("")
+				w.token(c)
+				time.Sleep(time.Second)
+				test.mistake(t, w)
+				time.Sleep(61 * time.Minute)
+				for _, c := range []*identity.App{c, w.open("")} {
+					w.token(c)
+					if lines := w.log.take(); len(lines) != 1 || !strings.Contains(lines[0], fellBack) || !strings.Contains(lines[0], test.err) {
+						t.Errorf("logged %q, want one line with %q", lines, test.err)
+					}
+				}
+			})
+		})
+	}
 }
