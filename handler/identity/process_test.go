@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -63,6 +64,41 @@ func TestAFreshProcessHasATokenSoonAfterTwoRefusedVersions(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The n-th call hangs, and all that follow do, for ten minutes: to the vault, to the token endpoint, with one version and the next.
+func TestAHangInAnyCallHoldsNobodyAndPasses(t *testing.T) {
+	for name, inVault := range map[string]bool{"exportable": false, "in the vault": true} {
+		for n := range 14 {
+			t.Run(fmt.Sprintf("%s, call %d", name, n), func(t *testing.T) {
+				inBubble(t, func(t *testing.T, w world) {
+					over := time.Now().Add(10 * time.Minute)
+					calls := w.delay(func(*http.Request) time.Duration { return 0 })
+					calls.by = func(*http.Request) time.Duration {
+						if len(calls.paths) > n {
+							return time.Until(over)
+						}
+						return 0
+					}
+					_, cert := w.add(0, 300*day, inVault)
+					w.register(cert)
+					w.add(1, 300*day, inVault)
+					c := w.open("")
+					for _, patience := range []time.Duration{3 * time.Second, 3 * time.Second, time.Hour} {
+						ctx, cancel := context.WithTimeout(t.Context(), patience)
+						before := time.Now()
+						_, _ = c.GetToken(ctx, graphToken)
+						cancel()
+						if d := time.Since(before); d > min(patience, 30*time.Second) {
+							t.Errorf("with %v it took %v", patience, d)
+						}
+					}
+					time.Sleep(time.Until(over) + time.Minute)
+					w.token(c)
+				})
+			})
+		}
 	}
 }
 
