@@ -21,9 +21,12 @@ const (
 	spareTime = 30 * time.Second
 	// renewalTime bounds one renewal, retries included, whoever waits for it.
 	renewalTime = 30 * time.Second
-	// firstPause follows a renewal that failed. It doubles with each further one, up to longestPause.
+	// firstPause follows a renewal that failed. It doubles with each further one, up to longestPause, which with renewalTime is less
+	// than a minute: the next run asks for itself.
 	firstPause   = 5 * time.Second
-	longestPause = time.Minute
+	longestPause = 20 * time.Second
+	// newFor is how long a token is new: it is not renewed so soon, nor replaced for the claims that it was got for.
+	newFor = time.Minute
 	// longestWait is the most that an endpoint is obeyed which asks to wait.
 	longestWait = 10 * time.Minute
 )
@@ -102,7 +105,7 @@ func (c *cached) find(ctx context.Context, o policy.TokenRequestOptions) (azcore
 		c.entries[key] = e
 	}
 	now, r := time.Now(), e.flights[o.Claims]
-	good := e.good(now) && (o.Claims == "" || o.Claims == e.claims && now.Sub(e.since) < longestPause)
+	good := e.good(now) && (o.Claims == "" || o.Claims == e.claims && now.Sub(e.since) < newFor)
 	if r == nil && !now.Before(e.pause) && !(good && now.Before(e.renew)) {
 		r = &renewal{claims: o.Claims, done: make(chan struct{})}
 		e.flights[o.Claims] = r
@@ -166,7 +169,7 @@ func (e *entry) settle(r *renewal, now time.Time) {
 	if on := r.token.RefreshOn; !on.IsZero() && on.Before(e.renew) {
 		e.renew = on
 	}
-	if e.renew.Before(now.Add(longestPause)) { // it lives for minutes, or the library has given the same one again
-		e.renew = now.Add(longestPause)
+	if e.renew.Before(now.Add(newFor)) { // it lives for minutes, or the library has given the same one again
+		e.renew = now.Add(newFor)
 	}
 }

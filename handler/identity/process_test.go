@@ -102,6 +102,25 @@ func TestAHangInAnyCallHoldsNobodyAndPasses(t *testing.T) {
 	}
 }
 
+// A run begins every minute. What failed for the last one, however long that took, is tried again for the next.
+func TestEveryRunAsksForItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		_, cert := w.add(0, 300*day, false)
+		w.register(cert)
+		calls := w.delay(func(*http.Request) time.Duration { return 100 * day })
+		c := w.open("")
+		begun := time.Now()
+		for run := range 20 {
+			time.Sleep(time.Until(begun.Add(time.Duration(run) * time.Minute)))
+			before := len(calls.paths)
+			failure(t, c)
+			if len(calls.paths) == before {
+				t.Errorf("run %d has asked nobody", run)
+			}
+		}
+	})
+}
+
 // An upload is known to one replica of Entra and not yet to the next: whoever answers, there is a token.
 func TestReplicasThatDoNotAgreeCostNoToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, w world) {
