@@ -143,8 +143,8 @@ func (o AppOptions) check() error {
 		require(o.Identity != nil, "there is no managed identity, which ENTRA_CREDENTIAL=federated needs")
 	case Certificate:
 		u, err := url.Parse(o.Vault)
-		require(err == nil && u.Scheme == "https" && u.Host != "", "KEY_VAULT_URL is not an https URL")
-		require(o.Name != "", "ENTRA_CERTIFICATE is not set: the certificate's name in the Key Vault")
+		require(err == nil && u.Scheme == "https" && u.Host != "" && strings.Trim(u.Path, "/") == "", "KEY_VAULT_URL is not an https URL of a host without a path")
+		require(secretName.MatchString(o.Name), "ENTRA_CERTIFICATE is not a certificate's name in the Key Vault: letters, digits and hyphens")
 		require(o.Identity != nil, "there is no Azure identity for the Key Vault")
 		require(o.Log != nil, "the logger is missing")
 	default:

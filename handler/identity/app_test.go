@@ -209,6 +209,8 @@ func TestOpenAppReportsAllErrorsAtOnce(t *testing.T) {
 		{"nothing set", identity.AppOptions{}, []string{"ENTRA_TENANT_ID", "ENTRA_CLIENT_ID", "KEY_VAULT_URL", "ENTRA_CERTIFICATE", "Azure identity", "logger"}},
 		{"a secret without one", identity.AppOptions{Kind: "secret", Tenant: tenantID, ClientID: clientID, Authority: "http://127.0.0.1"}, []string{"ENTRA_CLIENT_SECRET", "ENTRA_AUTHORITY"}},
 		{"an authority with a path", identity.AppOptions{Kind: "federated", Tenant: tenantID, ClientID: clientID, Authority: "https://x.ciamlogin.com/tenant"}, []string{"ENTRA_AUTHORITY", "managed identity"}},
+		{"the identifier of a certificate", identity.AppOptions{Tenant: tenantID, ClientID: clientID, Vault: vaultURL + "/certificates", Name: vaultURL + "/certificates/signup-sync"},
+			[]string{"KEY_VAULT_URL", "ENTRA_CERTIFICATE"}},
 		{"another kind", identity.AppOptions{Kind: "password", Tenant: tenantID, ClientID: clientID}, []string{`"password", want certificate, federated or secret`}},
 	}
 	for _, test := range tests {
