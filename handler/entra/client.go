@@ -105,8 +105,9 @@ func newClient(o Options, root *url.URL) (*client, error) {
 	// Graph takes 3,000 writes in 150 s from an app in a tenant, whatever they write to.
 	c.paces[updateCall] = newPace(20, time.Second)
 	c.paces[memberCall] = c.paces[updateCall]
-	auth, err := kauth.NewAzureIdentityAuthenticationProviderWithScopesAndValidHosts(
-		o.Credential, []string{c.scope}, []string{root.Hostname()})
+	// Without continuous access evaluation: its tokens live for a day, without a permission that was granted meanwhile.
+	auth, err := kauth.NewAzureIdentityAuthenticationProviderWithScopesAndValidHostsAndObservabilityOptionsAndIsCaeEnabled(
+		o.Credential, []string{c.scope}, []string{root.Hostname()}, kauth.ObservabilityOptions{}, false)
 	if err != nil {
 		return nil, fmt.Errorf("make the authentication provider: %w", err)
 	}
@@ -263,7 +264,7 @@ func (c *client) native(ctx context.Context, r request, claims string) (*http.Re
 	}
 	if claims != "" {
 		token, err := c.credential.GetToken(ctx, policy.TokenRequestOptions{
-			Scopes: []string{c.scope}, EnableCAE: true, Claims: claims,
+			Scopes: []string{c.scope}, Claims: claims,
 		})
 		if err != nil {
 			return nil, noToken(err)

@@ -35,7 +35,7 @@ type Grant struct {
 // goes nowhere. Microsoft promises nobody but Graph the form of these tokens: one that cannot be read has the code
 // "token-unreadable".
 func (t *Tenant) Grant(ctx context.Context) (Grant, error) {
-	token, err := t.client.credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{t.client.scope}, EnableCAE: true})
+	token, err := t.client.credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{t.client.scope}})
 	if err != nil {
 		return Grant{}, fmt.Errorf("get a token: %w", cmp.Or(ctx.Err(), noToken(err)))
 	}
