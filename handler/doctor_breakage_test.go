@@ -100,6 +100,10 @@ var breakages = []breakage{
 		c.reconfigure("marketingOptIn == true", `marketingOptIn == "yes", again: user.attributes.marketingOptIn == "no"`)
 	},
 		map[string]string{"tenant: type marketingOptIn": line(conditionFail, "Custom user attributes > marketingOptIn")}, []string{"tenant: custom attributes"}},
+	{"custom attributes that the app need not look up", func(c *clinic) {
+		c.reconfigure("profile:\n", "profile:\n  extensionsApp: 6ea3bc85-aec2-4b1c-92ff-4a117afb6621\n")
+		c.grant("AuditLog.Read.All", "User.ReadWrite.All", "GroupMember.ReadWrite.All")
+	}, map[string]string{"tenant: custom attributes": line(conditionWarn, "there should be marketingOptIn, stripeCustomerId")}, nil},
 	{"a domain that is not verified", func(c *clinic) {
 		c.reconfigure("profile:\n", "profile:\n  userPrincipalName: short(user.id)\n  userPrincipalNameDomain: fabrikam.example\n")
 	}, map[string]string{"tenant: domain": line(conditionFail, "Domain names > Add custom domain")}, nil},
