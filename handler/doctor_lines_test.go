@@ -259,7 +259,7 @@ func TestABacklogThatIsTooLongToCount(t *testing.T) {
 }
 
 // docLine is a line of the table in docs/operations.md: its area, or none for the one above, and its names.
-var docLine = regexp.MustCompile("(?m)^\\| (\\w*) *\\| ([^|]*) \\|")
+var docLine = regexp.MustCompile(`(?m)^\| (\w*) *\| ([^|]*) \|`)
 
 // explained reports that docs/operations.md has the line in its table.
 func explained(t *testing.T) func(area, name string) bool {
