@@ -121,14 +121,14 @@ var breakages = []breakage{
 	{"an operator who may not read policies", func(c *clinic) { c.logIn("Organization.Read.All") },
 		map[string]string{"tenant: sign-up policy": line(conditionWarn, "Graph Explorer"), "tenant: user flows": line(conditionWarn, "External Identities > User flows")}, nil},
 	{"user flows that let nobody sign up", func(c *clinic) {
-		flows := clinicFlows()
-		flows[0].Closed = true
-		c.tenant(sim.TenantOptions{UserFlows: flows})
+		flow := simFlow
+		flow.Closed = true
+		c.tenant(sim.TenantOptions{UserFlows: []sim.UserFlow{flow}})
 	}, map[string]string{"tenant: user flows": line(conditionWarn, "User flows > New user flow")}, nil},
 	{"a user flow that does not ask for the name", func(c *clinic) {
-		flows := clinicFlows()
-		flows[0].Attributes = flows[0].Attributes[1:]
-		c.tenant(sim.TenantOptions{UserFlows: flows})
+		flow := simFlow
+		flow.Attributes = flow.Attributes[1:]
+		c.tenant(sim.TenantOptions{UserFlows: []sim.UserFlow{flow}})
 	}, map[string]string{"tenant: not collected givenName": line(conditionWarn, "User flows > Sign up > User attributes > givenName")}, nil},
 
 	// Destinations.

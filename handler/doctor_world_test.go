@@ -99,16 +99,11 @@ func (c *clinic) tenant(o sim.TenantOptions) {
 		o.Attributes = []string{"stripeCustomerId"}
 	}
 	if o.UserFlows == nil {
-		o.UserFlows = clinicFlows()
+		o.UserFlows = []sim.UserFlow{simFlow}
 	}
-	o.Groups, o.UserFlows = []sim.Group{{ID: simGroup}}, []sim.UserFlow{simFlow}
+	o.Groups = []sim.Group{{ID: simGroup}}
 	c.Tenant = sim.NewTenant(o)
 	c.Tenant.SignUp(sim.Crowd(1, 1)[0])
-}
-
-// clinicFlows ask for all that the expressions read.
-func clinicFlows() []sim.UserFlow {
-	return []sim.UserFlow{{Name: "Sign up", Attributes: []sim.FlowAttribute{{Name: "givenName"}, {Name: "surname"}, {Name: "marketingOptIn", Type: "boolean"}}}}
 }
 
 // clinicKey is the key of every certificate; making one takes a while.
