@@ -23,7 +23,8 @@ param quietMinutes int
 var lines = 'traces | where tostring(customDimensions.Category) == "Host.Function.Console"\n'
 var runs = 'traces | where tostring(customDimensions.Category) == "Function.SyncNewUsers.User" | extend s = parse_json(message)\n'
 
-// Each is raised by a row that its query finds; those of what is missing, by none.
+// Each is raised by a row that its query finds; those of what is missing, by none. Each looks further back than it was asked last:
+// lines arrive minutes after they were written, and one that falls between two windows would be seen by neither.
 var alerts = [
   {
     name: 'runs fail'
@@ -70,7 +71,7 @@ var alerts = [
     description: 'Users could not be brought to a destination, for good.'
     severity: 2
     every: 'PT15M'
-    window: 'PT15M'
+    window: 'PT30M'
     missing: false
     of: lines
     query: '''
@@ -112,7 +113,7 @@ var alerts = [
     description: 'Users were missing from the ledger. They are taken in; why no detector has shown them matters.'
     severity: 2
     every: 'PT1H'
-    window: 'PT1H'
+    window: 'PT2H'
     missing: false
     of: lines
     query: '''
@@ -160,6 +161,7 @@ resource rules 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [for alert 
     enabled: true
     autoMitigate: true
     scopes: [insightsId]
+    skipQueryValidation: true // a workspace that has just been made may not know its tables yet, and the deployment would fail
     evaluationFrequency: alert.every
     windowSize: alert.window
     criteria: {
