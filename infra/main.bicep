@@ -163,7 +163,7 @@ module functionapp 'modules/functionapp.bicep' = {
     tags: tags
     flex: flex
     instanceMemoryMB: instanceMemoryMB
-    subnetId: network.?outputs.functionsSubnetId ?? ''
+    subnetId: private ? network!.outputs.functionsSubnetId : ''
     identityName: identity.outputs.name
     storageName: storage.outputs.name
     packageContainer: storage.outputs.packageContainer
