@@ -70,6 +70,7 @@ resource links 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2020-06-01
   }
 }]
 
+@batchSize(1) // two of them are of one storage account, which takes one change at a time
 #disable-next-line BCP081
 resource privateEndpoints 'Microsoft.Network/privateEndpoints@2024-07-01' = [for e in endpoints: {
   name: 'pe-${name}-${e.service}'
