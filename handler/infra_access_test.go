@@ -6,40 +6,68 @@ import (
 	"strings"
 )
 
-const rbacFile = "infra/modules/rbac.bicep"
+const rbacFile, securityFile = "infra/modules/rbac.bicep", "docs/security.md"
 
-// builtInRoles are Azure's ids of the roles that may be given.
-var builtInRoles = map[string]string{
-	"storageBlobDataOwner":        "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
-	"storageBlobDataContributor":  "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
-	"storageTableDataContributor": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",
-	"keyVaultSecretsUser":         "4633458b-17de-408a-b874-0445c86b69e6",
-	"keyVaultSecretsOfficer":      "b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
-	"keyVaultCertificatesOfficer": "a4417e6f-fecd-4de8-b567-7b0420556985",
-	"keyVaultCryptoUser":          "12338af0-0e69-4776-bea7-57ae8d297424",
-	"keyVaultCertificateUser":     "db79e9a7-68ee-4b58-9aeb-b90e7c24fcba",
-	"monitoringMetricsPublisher":  "3913510d-42f4-4e42-8a64-420c390055eb",
+// builtInRoles are the roles that may be given: as docs/security.md calls them, and Azure's ids.
+var builtInRoles = map[string]struct{ title, id string }{
+	"storageBlobDataOwner":        {"Storage Blob Data Owner", "b7e6dc6d-f1e8-4753-8033-0f276bb0955b"},
+	"storageBlobDataContributor":  {"Storage Blob Data Contributor", "ba92f5b4-2d11-453d-a403-e96b0029c9fe"},
+	"storageTableDataContributor": {"Storage Table Data Contributor", "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3"},
+	"keyVaultSecretsUser":         {"Key Vault Secrets User", "4633458b-17de-408a-b874-0445c86b69e6"},
+	"keyVaultSecretsOfficer":      {"Key Vault Secrets Officer", "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"},
+	"keyVaultCertificatesOfficer": {"Key Vault Certificates Officer", "a4417e6f-fecd-4de8-b567-7b0420556985"},
+	"keyVaultCryptoUser":          {"Key Vault Crypto User", "12338af0-0e69-4776-bea7-57ae8d297424"},
+	"keyVaultCertificateUser":     {"Key Vault Certificate User", "db79e9a7-68ee-4b58-9aeb-b90e7c24fcba"},
+	"monitoringMetricsPublisher":  {"Monitoring Metrics Publisher", "3913510d-42f4-4e42-8a64-420c390055eb"},
 }
 
-// allowedRoles is who may have which role on what; "when" is the condition under which alone it is given.
-var allowedRoles = []grant{
-	{"appPrincipalId", "Microsoft.Storage/storageAccounts", "storageBlobDataOwner", ""},
-	{"appPrincipalId", "Microsoft.Storage/storageAccounts", "storageTableDataContributor", ""},
-	{"appPrincipalId", "Microsoft.KeyVault/vaults", "keyVaultSecretsUser", ""},
-	{"appPrincipalId", "Microsoft.KeyVault/vaults", "keyVaultCryptoUser", "signsInVault"},
-	{"appPrincipalId", "Microsoft.KeyVault/vaults", "keyVaultCertificateUser", "signsInVault"},
-	{"appPrincipalId", "Microsoft.Insights/components", "monitoringMetricsPublisher", ""},
-	{"operatorId", "Microsoft.Storage/storageAccounts", "storageTableDataContributor", ""},
-	{"operatorId", "Microsoft.Storage/storageAccounts", "storageBlobDataContributor", "operatorUploads"},
-	{"operatorId", "Microsoft.KeyVault/vaults", "keyVaultCertificatesOfficer", ""},
-	{"operatorId", "Microsoft.KeyVault/vaults", "keyVaultSecretsOfficer", ""},
-	{"operatorId", "Microsoft.KeyVault/vaults", "keyVaultCryptoUser", "signsInVault"},
-}
-
-// grant is one role of somebody on one resource.
+// grant is one role of somebody on one resource; when is the condition under which alone it is given, "" for always.
 type grant struct{ principal, on, role, when string }
 
-// rolesPolicy: every role is one of allowedRoles, on one resource, given to a principal whose kind is said; and no other file
+// allowedRoles is who may have which role on what, by docs/security.md. What it says of others than the app and the operator,
+// and of the destinations, is not given here.
+func allowedRoles(p project, f *findings) (all []grant) {
+	_, table, _ := strings.Cut(p[securityFile], "\n| who | role | on | for |\n|---|---|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	principals := map[string]string{"the app's identity": "appPrincipalId", "the operator": "operatorId"}
+	resources := map[string]string{"the storage account": "Microsoft.Storage/storageAccounts", "the vault": "Microsoft.KeyVault/vaults", "Application Insights": "Microsoft.Insights/components"}
+	who := ""
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(line, "|\n "), "|")
+		if strings.HasPrefix(line, "| |") {
+			cells = append([]string{who}, cells...)
+		}
+		if len(cells) != 4 {
+			f.add("%s: a row is not understood: %s", securityFile, line)
+			continue
+		}
+		who = strings.TrimSpace(cells[0])
+		on, why, when := strings.TrimSpace(cells[2]), cells[3], ""
+		switch {
+		case principals[who] == "" || strings.Contains(line, "those of its destinations"):
+			continue
+		case strings.Contains(why, "cannot be exported"):
+			when = "signsInVault"
+		case strings.Contains(why, "classic plan"):
+			when = "operatorUploads"
+		}
+		for title := range strings.SplitSeq(strings.TrimSpace(cells[1]), ", ") {
+			role := ""
+			for name, r := range builtInRoles {
+				if r.title == title {
+					role = name
+				}
+			}
+			if role == "" || resources[on] == "" {
+				f.add("%s gives %s the role %q on %q, which is not known", securityFile, who, title, on)
+			}
+			all = append(all, grant{principals[who], resources[on], role, when})
+		}
+	}
+	return all
+}
+
+// rolesPolicy: every role is one of docs/security.md, on one resource, given to a principal whose kind is said; and no other file
 // gives any.
 func rolesPolicy(p project, f *findings) {
 	id := regexp.MustCompile(`[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}`)
@@ -51,8 +79,8 @@ func rolesPolicy(p project, f *findings) {
 	text := p.bicep(rbacFile)
 	table := regexp.MustCompile(`(?m)^  (\w+): '(.+)'$`).FindAllStringSubmatch(declared(text, "roles"), -1)
 	for _, m := range table {
-		if builtInRoles[m[1]] != m[2] {
-			f.add("%s: %s is %s, want %s", rbacFile, m[1], m[2], builtInRoles[m[1]])
+		if builtInRoles[m[1]].id != m[2] {
+			f.add("%s: %s is %s, want %s", rbacFile, m[1], m[2], builtInRoles[m[1]].id)
 		}
 	}
 	if len(id.FindAllString(text, -1)) != len(table) {
@@ -72,14 +100,15 @@ func rolesPolicy(p project, f *findings) {
 			given = append(given, grants(text, r, scopes, f)...)
 		}
 	}
+	allowed := allowedRoles(p, f)
 	for _, g := range given {
-		if !slices.Contains(allowedRoles, g) {
-			f.add("%s gives %+v, which is not allowed", rbacFile, g)
+		if !slices.Contains(allowed, g) {
+			f.add("%s gives %+v, which is not allowed by %s", rbacFile, g, securityFile)
 		}
 	}
-	for _, g := range allowedRoles {
+	for _, g := range allowed {
 		if !slices.Contains(given, g) {
-			f.add("%s does not give %+v", rbacFile, g)
+			f.add("%s does not give %+v, as %s says", rbacFile, g, securityFile)
 		}
 	}
 }
@@ -112,25 +141,28 @@ func grants(text string, r bicepResource, scopes map[string]string, f *findings)
 		add(named[1], "")
 		return all
 	}
-	list := regexp.MustCompile(`(?m)^var ` + loop[1] + ` = (.+)$`).FindStringSubmatch(text)
+	head := regexp.MustCompile(`(?m)^var ` + loop[1] + ` = (?:concat)?`).FindStringIndex(text)
+	list := []string(nil)
+	if head != nil {
+		list = roleList.FindStringSubmatch(bracketed(text, head[1]))
+	}
 	if list == nil {
-		f.add("%s: %s gives the roles of %s, which is no list", r.file, r.symbol, loop[1])
+		f.add("%s: the list %s is not understood", r.file, loop[1])
 		return nil
 	}
-	always, sometimes, _ := strings.Cut(list[1], " ? ")
-	condition := regexp.MustCompile(`, (\w+)$`).FindStringSubmatch(always)
-	for _, m := range regexp.MustCompile(`roles\.(\w+)`).FindAllStringSubmatch(always, -1) {
+	for _, m := range roleNamed.FindAllStringSubmatch(list[1], -1) {
 		add(m[1], "")
 	}
-	for _, m := range regexp.MustCompile(`roles\.(\w+)`).FindAllStringSubmatch(sometimes, -1) {
-		if condition == nil {
-			f.add("%s: %s has a condition that is not understood", r.file, loop[1])
-			return nil
-		}
-		add(m[1], condition[1])
+	for _, m := range roleNamed.FindAllStringSubmatch(list[3], -1) {
+		add(m[1], list[2])
 	}
 	return all
 }
+
+// roleList is a list of roles, or concat's arguments: roles that are always given, and roles that are given on a condition.
+var roleList = regexp.MustCompile(`^\(?\[([^\[\]]*)\](?:, (\w+) \? \[([^\[\]]*)\] : \[\]\))?$`)
+
+var roleNamed = regexp.MustCompile(`roles\.(\w+)`)
 
 // secretsPolicy: nothing reads a key, and nothing that could be one is given out.
 func secretsPolicy(p project, f *findings) {
@@ -140,11 +172,18 @@ func secretsPolicy(p project, f *findings) {
 		if m := regexp.MustCompile(`\blist[A-Z]\w*\(|\bgetSecret\(|AccountKey|SharedAccessSignature`).FindString(text); m != "" {
 			f.add("%s reads or writes a key: %s", name, m)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^output (\w+) \w+ = (.+)$`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?m)^output +(\w+) +[^=\n]+ *= *(.+)$`).FindAllStringSubmatch(text, -1) {
 			outputs++
 			if regexp.MustCompile(`(?i)ConnectionString|InstrumentationKey|password|vaultReferences|appSettings`).MatchString(m[1] + m[2]) {
 				f.add("%s gives out %s", name, m[1])
 			}
+		}
+		want := 0
+		if name == appFile {
+			want = 1 // of telemetry, which is no key: both ends take identities only
+		}
+		if got := regexp.MustCompile(`(?i)ConnectionString|InstrumentationKey`).FindAllString(text, -1); len(got) != want {
+			f.add("%s has %q, which %s alone may have, once", name, got, appFile)
 		}
 		for _, r := range p.resources(name) {
 			if r.kind == "Microsoft.KeyVault/vaults/secrets" {
@@ -171,6 +210,7 @@ var hardened = []struct {
 	{"Microsoft.Web/sites", map[string]string{"httpsOnly": "true", "minTlsVersion": "'1.2'", "scmMinTlsVersion": "'1.2'", "ftpsState": "'Disabled'", "remoteDebuggingEnabled": "false",
 		"keyVaultReferenceIdentity": "identity.id"}},
 	{"Microsoft.Web/sites/basicPublishingCredentialsPolicies", map[string]string{"allow": "false"}},
+	{"Microsoft.Insights/diagnosticSettings", map[string]string{"workspaceId": "workspaceId", "enabled": "true"}},
 	{"Microsoft.OperationalInsights/workspaces", map[string]string{"disableLocalAuth": "true"}},
 	{"Microsoft.Insights/components", map[string]string{"DisableLocalAuth": "true"}},
 }
@@ -201,6 +241,16 @@ func hardeningPolicy(p project, f *findings) {
 	if !strings.Contains(p.bicep(appFile), "basicPublishingCredentialsPolicies@2024-11-01' = [for way in ['ftp', 'scm']: {") {
 		f.add("%s does not switch off the passwords of both ftp and scm", appFile)
 	}
+	for name, words := range map[string]string{"infra/modules/keyvault.bicep": "categoryGroup: 'audit'", appFile: "category: 'FunctionAppLogs'"} {
+		if !strings.Contains(p.bicep(name), words) {
+			f.add("%s does not say %q", name, words)
+		}
+	}
+	var endpoints []string
+	for _, m := range regexp.MustCompile(`\{ service: '(\w+)', target: `).FindAllStringSubmatch(p.bicep("infra/modules/network.bicep"), -1) {
+		endpoints = append(endpoints, m[1])
+	}
+	f.same("private endpoints", endpoints, []string{"blob", "table", "vault"})
 	if text := p.bicep(mainFile); strings.Count(text, "public: !private\n") != 2 || !strings.Contains(text, "param purgeProtection bool = true\n") {
 		f.add("%s: the private network does not close storage and vault, or purge protection is off", mainFile)
 	}

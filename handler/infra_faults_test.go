@@ -37,7 +37,7 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"a setting that signup-sync.yaml reads is not given", params, "  WELCOME_SECRET: 'welcome-secret'\n", "", "signup-sync.yaml reads"},
 		{"a secret's name that no vault takes", params, "'welcome-secret'", "'welcome_secret'", "cannot be a secret's name"},
 
-		{"a role under another's name", rbacFile, builtInRoles["storageBlobDataOwner"], owner, "storageBlobDataOwner is " + owner},
+		{"a role under another's name", rbacFile, builtInRoles["storageBlobDataOwner"].id, owner, "storageBlobDataOwner is " + owner},
 		{"a role on the resource group", rbacFile, "  scope: storage\n", "  scope: resourceGroup()\n", "not allowed"},
 		{"a role more", rbacFile, "[roles.storageBlobDataOwner, ", "[roles.storageBlobDataOwner, roles.storageBlobDataContributor, ", "not allowed"},
 		{"a role without its condition", rbacFile, "signsInVault ? [roles.keyVaultCryptoUser, roles", "true ? [roles.keyVaultCryptoUser, roles", "not allowed"},
@@ -83,6 +83,37 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"the page asks for a census's member of a run", workbookFile, "s.graphCalls", "s.forgotten", "no s.forgotten"},
 		{"the page asks for a message that is not said", workbookFile, "time is up; handing back users that were not begun", "time is up", "never says"},
 		{"the page is of another component", workbookFile, `"<insights>"`, `"<component>"`, "asked of"},
+
+		{"a setting in quotes that the program does not know", appFile, "  AZURE_CLIENT_ID:", "  'LOG_LEVEL': 'debug'\n  AZURE_CLIENT_ID:", "LOG_LEVEL"},
+		{"a setting behind a spread", appFile, "var hostSettings = {\n", "var hostSettings = {\n  ...settings\n", "hostSettings"},
+		{"two settings on a line", appFile, "  AZURE_CLIENT_ID:", "  AZURE_CLIENT_ID: '', LOG_LEVEL:", "LOG_LEVEL"},
+		{"settings beside the list", appFile, "    siteConfig: {\n", "    siteConfig: {\n      appSettings: [{ name: 'LOG_LEVEL', value: 'debug' }]\n", "appSettings"},
+		{"settings in a second resource", storage, "output id", "resource more 'Microsoft.Web/sites/config@2024-11-01' = {\n  name: 'app/appsettings'\n}\n\noutput id", "sites/config"},
+		{"the object id of the identity for its client id", appFile, "AZURE_CLIENT_ID: identity.properties.clientId", "AZURE_CLIENT_ID: identity.properties.principalId", "AZURE_CLIENT_ID"},
+		{"a secret in the open", params, "  CUSTOMERS_DSN: 'customers-dsn'\n}\n\n// … and what is no secret.\nparam settings = {\n", "}\n\nparam settings = {\n  CUSTOMERS_DSN: 'postgres://…'\n", "secret by its name"},
+		{"secrets and settings change places", mainFile, "    vaultSettings: vaultSettings\n    settings: settings\n", "    vaultSettings: settings\n    settings: vaultSettings\n", "vaultSettings"},
+		{"the schedules change places", mainFile, "    syncSchedule: syncSchedule\n", "    syncSchedule: censusSchedule\n", "syncSchedule"},
+		{"the package by a storage key", appFile, "type: 'UserAssignedIdentity'\n            userAssignedIdentityResourceId: identity.id", "type: 'StorageAccountConnectionString'\n            storageAccountConnectionStringName: 'KEY'", "UserAssignedIdentity"},
+		{"another module waits for the roles", mainFile, "  dependsOn: [rbac] // the app", "}\n\nmodule other 'modules/identity.bicep' = {\n  name: 'other'\n  dependsOn: [rbac] // the app", "does not wait"},
+		{"a module from a registry", mainFile, "'modules/storage.bicep'", "'br/public:avm/res/storage/storage-account:0.9.0'", "modules"},
+		{"the roles twice", mainFile, "module network ", "module more 'modules/rbac.bicep' = {\n  name: 'more'\n}\n\nmodule network ", "modules"},
+
+		{"the app is the operator", mainFile, "    operatorId: operatorId\n", "    operatorId: identity.outputs.principalId\n", "operatorId"},
+		{"the app signs in the vault without need", mainFile, "signsInVault: credential == 'certificate' && certificateStaysInVault", "signsInVault: true", "signsInVault"},
+		{"a role in the other branch", rbacFile, "signsInVault ? [roles.keyVaultCryptoUser, roles.keyVaultCertificateUser] : []", "signsInVault ? [] : [roles.keyVaultCryptoUser, roles.keyVaultCertificateUser]", "appOnVault"},
+		{"a role on the next line", rbacFile, "operatorUploads ? [roles.storageBlobDataContributor] : [])", "operatorUploads ? [roles.storageBlobDataContributor] : [],\n  [roles.storageBlobDataOwner])", "operatorOnStorage"},
+		{"a role in another spelling", rbacFile, "resource operatorVaultRoles", "resource  more  'Microsoft.Authorization/roleAssignments@2022-04-01'  =  {\n  scope: storage\n  name: guid(storage.id)\n  properties: {\n    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.storageBlobDataOwner)\n    principalId: operatorId\n    principalType: operatorType\n  }\n}\n\nresource operatorVaultRoles", "more"},
+		{"roles that the documentation does not have", "docs/security.md", "| | Key Vault Secrets User | the vault | a certificate", "| | Key Vault Reader | the vault | a certificate", "docs/security.md"},
+		{"a role that the documentation has besides", "docs/security.md", "| | Monitoring Metrics Publisher |", "| | Storage Blob Data Reader | the storage account | nothing |\n| | Monitoring Metrics Publisher |", "docs/security.md"},
+
+		{"a key that is not shown at once", monitoring, "output insightsName string = insights.name", "var name2 = insights.properties.ConnectionString\noutput insightsName string = name2", "ConnectionString"},
+		{"a list with a key is given out", monitoring, "output insightsName string = insights.name", "output insightsName string[] = [\n  insights.properties.InstrumentationKey\n]", "InstrumentationKey"},
+		{"a rule that is commented out", storage, "    allowSharedKeyAccess: false\n", "    /* later\n    allowSharedKeyAccess: false\n    */\n", "allowSharedKeyAccess"},
+		{"a second account, less strict", vault, "output id", "resource more 'Microsoft.Storage/storageAccounts@2025-06-01' = [for i in range(0, 2): {\n  name: 'more${i}'\n  properties: {\n    allowSharedKeyAccess: false\n  }\n}]\n\noutput id", "minimumTlsVersion of more"},
+		{"the vault's audit log is gone", vault, "categoryGroup: 'audit', enabled: true", "categoryGroup: 'audit', enabled: false", "audit"},
+		{"tables are reached from everywhere", network, "  { service: 'table', target: storageId", "  // { service: 'table', target: storageId", "endpoints"},
+		{"an alert that looks no further back than it is asked", alertsFile, "    window: 'PT30M'\n", "    window: 'PT15M'\n", "window"},
+		{"a window that Azure does not know", alertsFile, "    window: 'PT30M'\n", "    window: 'PT25M'\n", "window"},
 	}
 	good := readProject(t)
 	if problems := infraProblems(good); len(problems) > 0 {

@@ -22,7 +22,7 @@ func TestInfraFollowsThePolicies(t *testing.T) {
 }
 
 // policies are what infra/ is held to, each a sentence for every breach.
-var policies = []func(project, *findings){settingsPolicy, namesPolicy, packagePolicy, parametersPolicy, rolesPolicy, secretsPolicy, hardeningPolicy, exemptionsPolicy,
+var policies = []func(project, *findings){settingsPolicy, namesPolicy, packagePolicy, parametersPolicy, modulesPolicy, rolesPolicy, secretsPolicy, hardeningPolicy, exemptionsPolicy,
 	alertsPolicy, workbookPolicy}
 
 // findings are the breaches found.
@@ -91,6 +91,23 @@ func settingsPolicy(p project, f *findings) {
 	}
 	if !strings.Contains(text, "'@Microsoft.KeyVault(VaultName=${vaultName};SecretName=${s.value})'") {
 		f.add("%s: vaultReferences are no Key Vault references", appFile)
+	}
+	if strings.Contains(text, "principalId") {
+		f.add("%s: AZURE_CLIENT_ID and the like are the identity's client id, no principalId", appFile)
+	}
+	lists := 0
+	for _, name := range p.files("infra/", ".bicep") {
+		for _, r := range p.resources(name) {
+			if r.kind == "Microsoft.Web/sites/config" {
+				lists++
+			}
+			if len(r.values("appSettings"))+len(r.values("connectionStrings")) > 0 {
+				f.add("%s: %s has appSettings beside the list", name, r.symbol)
+			}
+		}
+	}
+	if lists != 1 {
+		f.add("infra/ has %d Microsoft.Web/sites/config, want the app settings alone", lists)
 	}
 	settingsAreEnough(got, f)
 }
@@ -196,12 +213,14 @@ func packagePolicy(p project, f *findings) {
 		}
 	}
 	app := p.bicep(appFile)
-	for _, words := range []string{"${packageContainer}/" + path.Base(out) + "'\n", "runtime: { name: 'custom', version: '1.0' }\n", "flex ? { name: 'FC1', tier: 'FlexConsumption' } : { name: 'Y1', tier: 'Dynamic' }\n"} {
+	for _, words := range []string{"${packageContainer}/" + path.Base(out) + "'\n", "runtime: { name: 'custom', version: '1.0' }\n", "type: 'UserAssignedIdentity'\n", "flex ? { name: 'FC1', tier: 'FlexConsumption' } : { name: 'Y1', tier: 'Dynamic' }\n"} {
 		if !strings.Contains(app, words) {
 			f.add("%s does not say %q", appFile, words)
 		}
 	}
-	if !strings.Contains(p.bicep(mainFile), "\n  dependsOn: [rbac]") {
+	if !slices.ContainsFunc(p.modules(), func(m bicepModule) bool {
+		return m.path == "modules/functionapp.bicep" && strings.Contains(m.body, "\n  dependsOn: [rbac]")
+	}) {
 		f.add("%s: the Function App does not wait for its roles", mainFile)
 	}
 }
@@ -228,6 +247,11 @@ func parametersPolicy(p project, f *findings) {
 	if len(secret) != len(given) {
 		f.add("infra/main.bicepparam: %d of %d vaultSettings have a secret's name", len(secret), len(given))
 	}
+	for _, name := range keys(declared(values, "settings")) {
+		if regexp.MustCompile(`KEY|SECRET|PASSWORD|TOKEN|DSN|CONNECTION`).MatchString(name) {
+			f.add("infra/main.bicepparam: %s is a secret by its name, and stands in settings", name)
+		}
+	}
 	read := map[string]bool{}
 	for line := range strings.Lines(p["signup-sync.yaml"]) {
 		line, _, _ = strings.Cut(line, "# ")
@@ -236,4 +260,28 @@ func parametersPolicy(p project, f *findings) {
 		}
 	}
 	f.same("infra/main.bicepparam, against what signup-sync.yaml reads", append(given, keys(declared(values, "settings"))...), slices.Collect(maps.Keys(read)))
+}
+
+// modulesPolicy: main.bicep uses each file in modules/ once and nothing from elsewhere, and hands on its parameters under their
+// own names; a module's own name alone is made of main's.
+func modulesPolicy(p project, f *findings) {
+	params := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^param (\w+)`).FindAllStringSubmatch(p.bicep(mainFile), -1) {
+		params[m[1]] = m[1] != "name"
+	}
+	var used []string
+	for _, m := range p.modules() {
+		used = append(used, "infra/"+m.path)
+		for _, e := range entries(bracketed(m.body, max(0, strings.Index(m.body, " params: ")))) {
+			if params[e.key] && e.value != e.key || e.value == "" {
+				f.add("%s: %s is given %s as %s", mainFile, m.symbol, e.value, e.key)
+			}
+		}
+	}
+	f.same("modules that "+mainFile+" uses, against those that there are", used, p.files("infra/modules/", ".bicep"))
+	for _, words := range []string{"appPrincipalId: identity.outputs.principalId\n", "signsInVault: credential == 'certificate' && certificateStaysInVault\n", "operatorUploads: !flex\n"} {
+		if !strings.Contains(p.bicep(mainFile), words) {
+			f.add("%s does not say %q", mainFile, words)
+		}
+	}
 }

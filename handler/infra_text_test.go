@@ -24,7 +24,7 @@ func readProject(t *testing.T) project {
 		}
 		p[filepath.ToSlash(name)] = string(text)
 	}
-	for _, name := range append([]string{"docs/operations.md"}, packageFiles...) {
+	for _, name := range append([]string{"docs/operations.md", "docs/security.md"}, packageFiles...) {
 		read(name)
 	}
 	for dir, suffixes := range map[string][]string{"infra": {".bicep", ".bicepparam", ".json"}, "handler": {".go"}} {
@@ -65,15 +65,26 @@ func (p project) bicep(name string) string {
 	var out strings.Builder
 	from := 0
 	for _, r := range outside(text) {
-		if text[r] == '/' && strings.HasPrefix(text[r:], "//") && r >= from {
+		if end := comment(text[r:]); end > 0 && r >= from {
 			out.WriteString(text[from:r])
-			from = r + strings.IndexByte(text[r:]+"\n", '\n')
+			from = r + end
 		}
 	}
 	return out.String() + text[min(from, len(text)):]
 }
 
-// outside is where text is neither in a string nor in a comment.
+// comment is how long the comment is that text begins with; 0 if it begins with none.
+func comment(text string) int {
+	switch {
+	case strings.HasPrefix(text, "//"):
+		return strings.IndexByte(text+"\n", '\n')
+	case strings.HasPrefix(text, "/*"):
+		return strings.Index(text+"*/", "*/") + len("*/")
+	}
+	return 0
+}
+
+// outside is where text is neither in a string nor in a comment, but for a comment's beginning.
 func outside(text string) (at []int) {
 	for i := 0; i < len(text); i++ {
 		end := -1
@@ -88,9 +99,9 @@ func outside(text string) (at []int) {
 				}
 				end++
 			}
-		case strings.HasPrefix(rest, "//"):
+		case comment(rest) > 0:
 			at = append(at, i)
-			end = strings.IndexByte(rest+"\n", '\n') - 1
+			end = comment(rest) - 1
 		default:
 			at = append(at, i)
 			continue
@@ -130,10 +141,47 @@ func declared(text, name string) string {
 	return bracketed(text, at[1])
 }
 
-// keys are the keys of an object whose lines have one each.
+// entry is a member of an object. One that is not understood, such as a spread, is its own key and has no value.
+type entry struct{ key, value string }
+
+var member = regexp.MustCompile(`(?s)^'?([\w-]+)'?\s*:\s*(.+)$`)
+
+// entries are the members of an object, in order. Anything else is one entry that is not understood.
+func entries(object string) (all []entry) {
+	if !strings.HasPrefix(object, "{") {
+		return []entry{{key: object}}
+	}
+	depth, from := 0, 1
+	add := func(text string) {
+		if text = strings.TrimSpace(text); text == "" {
+			return
+		}
+		if m := member.FindStringSubmatch(text); m != nil {
+			all = append(all, entry{m[1], m[2]})
+		} else {
+			all = append(all, entry{key: text})
+		}
+	}
+	for _, i := range outside(object) {
+		switch c := object[i]; {
+		case strings.ContainsRune("{[(", rune(c)):
+			depth++
+		case strings.ContainsRune("}])", rune(c)):
+			if depth--; depth == 0 {
+				add(object[from:i])
+			}
+		case depth == 1 && (c == '\n' || c == ','):
+			add(object[from:i])
+			from = i + 1
+		}
+	}
+	return all
+}
+
+// keys are the keys of an object's members.
 func keys(object string) (names []string) {
-	for _, m := range regexp.MustCompile(`(?m)^  (\w+): `).FindAllStringSubmatch(object, -1) {
-		names = append(names, m[1])
+	for _, e := range entries(object) {
+		names = append(names, e.key)
 	}
 	return names
 }
@@ -145,7 +193,7 @@ type bicepResource struct {
 	body               string // with the loop around it
 }
 
-var resourceHead = regexp.MustCompile(`(?m)^ *resource (\w+) '([^'@]+)@[^']+' (existing )?= `)
+var resourceHead = regexp.MustCompile(`(?m)^ *resource +(\w+) +'([^'@]+)@[^']+' *(existing *)?= *`)
 
 // resources are all that a file declares.
 func (p project) resources(name string) (all []bicepResource) {
@@ -164,6 +212,20 @@ func (p project) resources(name string) (all []bicepResource) {
 func (r bicepResource) values(property string) (all []string) {
 	for _, m := range regexp.MustCompile(`(?:[{,]|\n) *`+property+`: ('[^']*'|[^,}\n]+)`).FindAllStringSubmatch(r.body, -1) {
 		all = append(all, strings.TrimSpace(m[1]))
+	}
+	return all
+}
+
+// bicepModule is one use of a module in main.bicep.
+type bicepModule struct{ symbol, path, body string }
+
+var moduleHead = regexp.MustCompile(`(?m)^ *module +(\w+) +'([^']+)' *= *(?:if *\(\w+\) *)?`)
+
+// modules are those that main.bicep uses.
+func (p project) modules() (all []bicepModule) {
+	text := p.bicep(mainFile)
+	for _, m := range moduleHead.FindAllStringSubmatchIndex(text, -1) {
+		all = append(all, bicepModule{symbol: text[m[2]:m[3]], path: text[m[4]:m[5]], body: bracketed(text, m[1])})
 	}
 	return all
 }
