@@ -211,6 +211,7 @@ var hardened = []struct {
 		"keyVaultReferenceIdentity": "identity.id"}},
 	{"Microsoft.Web/sites/basicPublishingCredentialsPolicies", map[string]string{"allow": "false"}},
 	{"Microsoft.Insights/diagnosticSettings", map[string]string{"workspaceId": "workspaceId", "enabled": "true"}},
+	{"Microsoft.OperationalInsights/workspaces/tables", map[string]string{"retentionInDays": "logDays", "totalRetentionInDays": "logDays"}},
 	{"Microsoft.OperationalInsights/workspaces", map[string]string{"disableLocalAuth": "true"}},
 	{"Microsoft.Insights/components", map[string]string{"DisableLocalAuth": "true"}},
 }
@@ -241,7 +242,8 @@ func hardeningPolicy(p project, f *findings) {
 	if !strings.Contains(p.bicep(appFile), "basicPublishingCredentialsPolicies@2024-11-01' = [for way in ['ftp', 'scm']: {") {
 		f.add("%s does not switch off the passwords of both ftp and scm", appFile)
 	}
-	for name, words := range map[string]string{"infra/modules/keyvault.bicep": "categoryGroup: 'audit'", appFile: "category: 'FunctionAppLogs'"} {
+	for name, words := range map[string]string{"infra/modules/keyvault.bicep": "categoryGroup: 'audit'", appFile: "category: 'FunctionAppLogs'",
+		"infra/modules/monitoring.bicep": "[for table in ['AppTraces', 'AppExceptions', 'AppRequests']: {"} {
 		if !strings.Contains(p.bicep(name), words) {
 			f.add("%s does not say %q", name, words)
 		}
@@ -258,7 +260,7 @@ func hardeningPolicy(p project, f *findings) {
 
 // exempt are the types that the check without a compiler knows nothing of.
 var exempt = []string{"Microsoft.Network/virtualNetworks", "Microsoft.Network/privateDnsZones", "Microsoft.Network/privateDnsZones/virtualNetworkLinks",
-	"Microsoft.Network/privateEndpoints", "Microsoft.Network/privateEndpoints/privateDnsZoneGroups"}
+	"Microsoft.Network/privateEndpoints", "Microsoft.Network/privateEndpoints/privateDnsZoneGroups", "Microsoft.OperationalInsights/workspaces/tables"}
 
 // exemptionsPolicy: nothing is exempted from a check but the types that it does not know.
 func exemptionsPolicy(p project, f *findings) {

@@ -114,6 +114,7 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"tables are reached from everywhere", network, "  { service: 'table', target: storageId", "  // { service: 'table', target: storageId", "endpoints"},
 		{"an alert that looks no further back than it is asked", alertsFile, "    window: 'PT30M'\n", "    window: 'PT15M'\n", "window"},
 		{"a window that Azure does not know", alertsFile, "    window: 'PT30M'\n", "    window: 'PT25M'\n", "window"},
+		{"logs are kept for longer", monitoring, "'AppTraces'", "'AppMetrics'", "AppTraces"},
 	}
 	good := readProject(t)
 	if problems := infraProblems(good); len(problems) > 0 {
