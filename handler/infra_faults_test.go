@@ -114,6 +114,8 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"tables are reached from everywhere", network, "  { service: 'table', target: storageId", "  // { service: 'table', target: storageId", "endpoints"},
 		{"an alert that looks no further back than it is asked", alertsFile, "    window: 'PT30M'\n", "    window: 'PT15M'\n", "window"},
 		{"a window that Azure does not know", alertsFile, "    window: 'PT30M'\n", "    window: 'PT25M'\n", "window"},
+		{"a word of a quoted value", alertsFile, `reason=("[^"]*"|[^ ]+)`, `reason=([^ ]+)`, "reason is taken as"},
+		{"a time with more digits than Kusto has", alertsFile, "todatetime(substring(tostring(d.watermark), 0, 19))", "todatetime(d.watermark)", "nine digits"},
 		{"logs are kept for longer", monitoring, "'AppTraces'", "'AppMetrics'", "AppTraces"},
 	}
 	good := readProject(t)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"signup-sync/handler/functions"
 )
@@ -119,6 +120,9 @@ func workbookPolicy(p project, f *findings) {
 // queryProblems finds what a query asks for and the program, or the host for it, does not write.
 func queryProblems(p project, place, query string, f *findings) {
 	summary := regexp.MustCompile(`"Function\.(\w+)\.User"\s*\| extend s = parse_json\(message\)`).FindStringSubmatch(query)
+	if m := regexp.MustCompile(`todatetime\([std]\.\w+`).FindString(query); m != "" {
+		f.add("%s: %s): times have nine digits after the second, and Kusto's have seven: cut them off", place, m)
+	}
 	switch {
 	case summary != nil:
 		fieldProblems(place, summary[1], query, f)
@@ -208,10 +212,32 @@ func lineProblems(p project, place, query string, f *findings) {
 		if !strings.Contains(line.String(), ` msg="`+m[1]+`"`) || strings.Contains(strings.ToLower(m[1]), "warn") {
 			f.add("%s: a line with that message is %s", place, line.String())
 		}
-		for _, key := range regexp.MustCompile(`extract\('(\w+)=`).FindAllStringSubmatch(query, -1) {
-			if !strings.Contains(said, `"`+key[1]+`", `) {
-				f.add("%s: lines that say %q have no %s", place, m[1], key[1])
-			}
+		extractProblems(place, m[1], said, query, f)
+	}
+}
+
+// extractProblems takes attributes out of a line as a query does, by the same kind of expressions, and finds those that do not
+// come out whole. The line is made by the program's logger of the attributes that the statement has, in its order.
+func extractProblems(place, message, said, query string, f *findings) {
+	values := map[string]any{"user": testTenant, "users": 7, "until": time.Date(2026, 8, 20, 14, 30, 0, 0, time.UTC), "detail": "user=a users=b until=c destination=d reason=e"}
+	want := map[string]string{"user": testTenant, "users": "7", "until": "2026-08-20T14:30:00.000Z"}
+	var args []any
+	for _, m := range regexp.MustCompile(`"(\w+)", `).FindAllStringSubmatch(said, -1) {
+		if values[m[1]] == nil {
+			values[m[1]], want[m[1]] = "two words, user=1", `"two words, user=1"`
+		}
+		args = append(args, m[1], values[m[1]])
+	}
+	var line bytes.Buffer
+	functions.NewLogger(&line, &line).With("run", "r1", "invocation", "i1").Error(message, args...)
+	for _, m := range regexp.MustCompile(`extract\('((\w+)=[^']+)', 1, message\)`).FindAllStringSubmatch(query, -1) {
+		if !strings.Contains(said, `"`+m[2]+`", `) {
+			f.add("%s: lines that say %q have no %s", place, message, m[2])
+			continue
+		}
+		got := regexp.MustCompile(m[1]).FindStringSubmatch(line.String())
+		if got == nil || got[1] != want[m[2]] {
+			f.add("%s: %s is taken as %q, want %s, out of %s", place, m[2], got, want[m[2]], line.String())
 		}
 	}
 }

@@ -20,6 +20,7 @@ param emails array
 param quietMinutes int
 
 // The program's log, a line each; and the summaries of runs, a JSON object each, which the host logs when an invocation succeeds.
+// Their times are cut to the second: they have nine digits after it, and Kusto's have seven.
 var lines = 'traces | where tostring(customDimensions.Category) == "Host.Function.Console"\n'
 var runs = 'traces | where tostring(customDimensions.Category) == "Function.SyncNewUsers.User" | extend s = parse_json(message)\n'
 
@@ -63,7 +64,7 @@ var alerts = [
     query: '''
 | mv-expand d = s.detectors
 | summarize arg_max(timestamp, d) by detector = tostring(d.name)
-| where timestamp - todatetime(d.watermark) > 1h
+| where timestamp - todatetime(substring(tostring(d.watermark), 0, 19)) > 1h
 '''
   }
   {
