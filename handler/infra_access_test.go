@@ -207,7 +207,7 @@ var hardened = []struct {
 	{"Microsoft.Storage/storageAccounts/blobServices/containers", map[string]string{"publicAccess": "'None'"}},
 	{"Microsoft.KeyVault/vaults", map[string]string{"enableRbacAuthorization": "true", "enableSoftDelete": "true", "enablePurgeProtection": "purgeProtection ? true : null",
 		"publicNetworkAccess": "public ? 'Enabled' : 'Disabled'", "defaultAction": "public ? 'Allow' : 'Deny'"}},
-	{"Microsoft.Web/sites", map[string]string{"httpsOnly": "true", "minTlsVersion": "'1.2'", "scmMinTlsVersion": "'1.2'", "ftpsState": "'Disabled'", "remoteDebuggingEnabled": "false",
+	{"Microsoft.Web/sites", map[string]string{"httpsOnly": "true", "minTlsVersion": "'1.2'", "scmMinTlsVersion": "'1.2'", "remoteDebuggingEnabled": "false",
 		"keyVaultReferenceIdentity": "identity.id"}},
 	{"Microsoft.Web/sites/basicPublishingCredentialsPolicies", map[string]string{"allow": "false"}},
 	{"Microsoft.Insights/diagnosticSettings", map[string]string{"workspaceId": "workspaceId", "enabled": "true"}},

@@ -116,6 +116,7 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"a window that Azure does not know", alertsFile, "    window: 'PT30M'\n", "    window: 'PT25M'\n", "window"},
 		{"a word of a quoted value", alertsFile, `reason=("[^"]*"|[^ ]+)`, `reason=([^ ]+)`, "reason is taken as"},
 		{"a time with more digits than Kusto has", alertsFile, "todatetime(substring(tostring(d.watermark), 0, 19))", "todatetime(d.watermark)", "nine digits"},
+		{"a property that Flex refuses", appFile, "      minTlsVersion: '1.2'\n", "      minTlsVersion: '1.2'\n      ftpsState: 'Disabled'\n", "ftpsState, which Flex refuses"},
 		{"logs are kept for longer", monitoring, "'AppTraces'", "'AppMetrics'", "AppTraces"},
 	}
 	good := readProject(t)

@@ -174,6 +174,10 @@ func namesPolicy(p project, f *findings) {
 	f.same("tables in Bicep, against the ledger's", strings.Split(strings.ReplaceAll(m[1], "'", ""), ", "), tables)
 }
 
+// flexRefuses are members of siteConfig with which Flex Consumption refuses the whole app, in some regions (error 51021).
+var flexRefuses = []string{"alwaysOn", "ftpsState", "functionAppScaleLimit", "functionsRuntimeScaleMonitoringEnabled", "javaVersion", "linuxFxVersion", "netFrameworkVersion",
+	"nodeVersion", "phpVersion", "powerShellVersion", "preWarmedInstanceCount", "pythonVersion", "use32BitWorkerProcess", "windowsFxVersion"}
+
 // packagePolicy: what is deployed is what the plans expect.
 func packagePolicy(p project, f *findings) {
 	var host struct {
@@ -216,6 +220,13 @@ func packagePolicy(p project, f *findings) {
 	for _, words := range []string{"${packageContainer}/" + path.Base(out) + "'\n", "runtime: { name: 'custom', version: '1.0' }\n", "type: 'UserAssignedIdentity'\n", "flex ? { name: 'FC1', tier: 'FlexConsumption' } : { name: 'Y1', tier: 'Dynamic' }\n"} {
 		if !strings.Contains(app, words) {
 			f.add("%s does not say %q", appFile, words)
+		}
+	}
+	for _, r := range p.resources(appFile) {
+		for _, name := range flexRefuses {
+			if v := r.values(name); len(v) > 0 {
+				f.add("%s: %s has %s, which Flex refuses", appFile, r.symbol, name)
+			}
 		}
 	}
 	if !slices.ContainsFunc(p.modules(), func(m bicepModule) bool {

@@ -136,7 +136,6 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
     siteConfig: {
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
-      ftpsState: 'Disabled'
       remoteDebuggingEnabled: false
     }
     functionAppConfig: flex ? {
@@ -165,6 +164,7 @@ resource appSettings 'Microsoft.Web/sites/config@2024-11-01' = {
   properties: union(settings, vaultReferences, programSettings, hostSettings, flex ? {} : classicSettings)
 }
 
+// With these off nobody can log in by FTP either; ftpsState would say so twice, and Flex refuses it.
 resource passwords 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = [for way in ['ftp', 'scm']: {
   parent: site
   name: way
