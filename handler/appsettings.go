@@ -57,7 +57,7 @@ func readAppSettings(file string) (*appSettings, error) {
 	case local.Values != nil:
 		s.values = local.Values
 	default:
-		return nil, errors.New("want the list that 'az functionapp config appsettings list' prints, or a local.settings.json")
+		return nil, errors.New("want JSON: the list that 'az functionapp config appsettings list --output json' prints, or a local.settings.json")
 	}
 	if len(s.values) == 0 {
 		return nil, errors.New("there is no setting in it")

@@ -84,7 +84,7 @@ func TestKeyVaultReferencesOfTheFileAreRead(t *testing.T) {
 }
 
 func TestSettingsAreRefusedWhereThereIsNoAppToSpeakOf(t *testing.T) {
-	for _, command := range []string{"serve", "local", "sim", "package", "docs"} {
+	for _, command := range []string{"serve", "local", "sim", "package", "licences", "docs"} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), system{args: []string{command, "--settings", "../local.settings.json"}, getenv: func(string) string { return "" }, stdout: &stdout, stderr: &stderr})
 		if code != exitRefused || !strings.HasPrefix(stderr.String(), "error: --settings: 'handler "+command) {

@@ -58,13 +58,16 @@ func notAsked(name, fix, why string, args ...any) finding {
 	return warn(name, fix, "not asked: "+why, args...)
 }
 
-// broken is a question that brought an error: it fails, unless there was only no time for it.
+// broken is a question that brought an error. Who does not answer in time does not work either.
 func broken(name, fix string, err error) finding {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return notAsked(name, "Run the doctor again; if it stays, look for what keeps this from answering.", "no answer within %v", examinationTime)
+		return fail(name, again, "no answer within %v", examinationTime)
 	}
 	return fail(name, fix, "%s", oneLine(err))
 }
+
+// again is what to do about an answer that did not come.
+const again = "Run the doctor again; if it stays, look for what keeps this from answering: the network, a firewall, a proxy."
 
 // oneLine is an error's text on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
@@ -94,6 +97,9 @@ func (p *patient) areas() []examined {
 		{"destinations", p.destinationExaminations()},
 		{"state", stateExaminations},
 	}
+	if p.unreadable != nil {
+		all[0].all = []examination{{"--settings", examineFile}}
+	}
 	if p.app == nil {
 		for i := range all[1:] {
 			all[1+i].all = []examination{{"everything", func(context.Context, *patient) []finding {
@@ -114,14 +120,19 @@ const (
 // Run asks everyone and prints what they say.
 func (c doctorCommand) Run(ctx context.Context, s system) error {
 	if c.Permissions {
+		if s.unreadable != nil {
+			return s.unreadable
+		}
 		return c.printPermissions(s)
 	}
 	if s.settings != nil {
 		s.settings.resolve(ctx, s.getenv)
 	}
-	p := &patient{system: s}
-	if p.app, p.refused = openApp(s.getenv, slog.New(slog.DiscardHandler)); p.refused == nil {
-		defer p.app.ledger.Close()
+	p := &patient{system: s, refused: s.unreadable}
+	if p.refused == nil {
+		if p.app, p.refused = openApp(s.getenv, slog.New(slog.DiscardHandler)); p.refused == nil {
+			defer p.app.ledger.Close()
+		}
 	}
 	show := newProgress(s, c.JSON)
 	findings := p.examine(ctx, p.areas(), show)
@@ -196,7 +207,7 @@ func (e examination) examine(ctx context.Context, p *patient) []finding {
 	case found := <-answer:
 		return found
 	case <-time.After(examinationGrace):
-		return []finding{broken(e.name, "", context.DeadlineExceeded)}
+		return []finding{notAsked(e.name, again, "no answer within %v", examinationTime)}
 	}
 }
 

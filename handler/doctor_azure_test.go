@@ -165,11 +165,11 @@ func TestAFreshInstallation(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"detectors: audit":     "warn: nothing has run yet",
-		"detectors: directory": "warn: nothing has run yet",
+		"detectors: audit":     "warn: nothing has run yet for this tenant",
+		"detectors: directory": "warn: nothing has run yet for this tenant",
 		"ledger: ledger":       "warn: not asked: it is not there yet, and the first run makes it; whether it may cannot be tried before",
-		"state: runs":          "warn: nothing has run yet; the first run begins the ledger, and looks back by sync.firstLookBack",
-		"state: census":        "warn: nothing has run yet",
+		"state: runs":          "warn: nothing has run yet for this tenant; the first run begins the ledger, and looks back by sync.firstLookBack",
+		"state: census":        "warn: nothing has run yet for this tenant",
 	}
 	if diff := cmp.Diff(want, bad); code != exitOK || diff != "" {
 		t.Errorf("got exit code %d (-want +got):\n%s", code, diff)

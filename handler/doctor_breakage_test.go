@@ -23,6 +23,8 @@ type breakage struct {
 	gone []string          // lines of the healthy installation in whose place those are
 }
 
+const mendGraph = "Mend tenant, graph, first."
+
 // line is what a breakage wants of one line.
 func line(state condition, fix string) string { return string(state) + " " + fix }
 
@@ -46,6 +48,8 @@ var breakages = []breakage{
 		map[string]string{"settings: SYNC_SCHEDULE": line(conditionWarn, `"SYNC_SCHEDULE=0 * * * * *"`)}, nil},
 	{"a schedule that is rarer than the overlap", func(c *clinic) { c.settings["SYNC_SCHEDULE"] = "0 0 */3 * * *" },
 		map[string]string{"settings: SYNC_SCHEDULE": line(conditionWarn, `"SYNC_SCHEDULE=0 * * * * *"`)}, nil},
+	{"an overlap that is shorter than any schedule's pause", func(c *clinic) { c.reconfigure("auditRetention: 168h", "overlap: 30s, auditRetention: 168h") },
+		map[string]string{"settings: SYNC_SCHEDULE": line(conditionWarn, "overlap: 60m")}, nil},
 	{"a rare census", func(c *clinic) { c.settings["CENSUS_SCHEDULE"] = "0 0 3 * * SUN" },
 		map[string]string{"settings: CENSUS_SCHEDULE": line(conditionWarn, `"CENSUS_SCHEDULE=0 */15 * * * *"`)}, nil},
 	{"a short functionTimeout", func(c *clinic) { c.settings["AzureFunctionsJobHost__functionTimeout"] = "00:01:00" },
@@ -67,14 +71,26 @@ var breakages = []breakage{
 		c.certify(certificateUntil(c.t, time.Now().Add(-time.Hour)))
 	}, withoutToken(map[string]string{"identity: token": line(conditionFail, ""), "identity: certificate": line(conditionFail, "az keyvault certificate create")}), nil},
 	{"a client id of nobody", func(c *clinic) { c.settings["ENTRA_CLIENT_ID"] = stranger },
-		withoutToken(map[string]string{"identity: token": line(conditionFail, `"ENTRA_CLIENT_ID=CLIENT"`), "identity: certificate": line(conditionWarn, "--cert @certificate.pem --append")}), nil},
+		withoutToken(map[string]string{"identity: token": line(conditionFail, `"ENTRA_CLIENT_ID=CLIENT"`), "identity: certificate": line(conditionWarn, "Mend identity, token, first.")}), nil},
+	{"a certificate that no app registration knows", func(c *clinic) { c.Entra.SetApp(sim.App{ID: simClient, Roles: c.roles}) },
+		withoutToken(map[string]string{"identity: token": line(conditionFail, "--cert @certificate.pem --append"), "identity: certificate": line(conditionWarn, "Mend identity, token, first.")}), nil},
+	{"no certificate", func(c *clinic) { c.Vault.Delete(simCertificate) },
+		withoutToken(map[string]string{"identity: token": line(conditionFail, "Mend identity, certificate, first."), "identity: certificate": line(conditionFail, "az keyvault certificate get-default-policy")}), nil},
+	{"a token endpoint that does not answer", func(c *clinic) { c.Entra.Faults.Add(sim.Fault{Times: -1, Status: 503}) },
+		withoutToken(map[string]string{"identity: token": line(conditionFail, "/v2.0/.well-known/openid-configuration"), "identity: certificate": line(conditionWarn, "Mend identity, token, first.")}), nil},
+	{"a person who is not logged in", func(c *clinic) {
+		c.settings["STRIPE_API_KEY"], c.settings["WELCOME_SECRET"] = simSecret, simWelcome
+		c.logOut()
+	}, withoutToken(map[string]string{"settings: plain STRIPE_API_KEY": line(conditionWarn, ""), "settings: plain WELCOME_SECRET": line(conditionWarn, ""), "identity: own": line(conditionFail, "az login"),
+		"identity: token": line(conditionWarn, "Mend identity, own, first."), "identity: certificate": line(conditionWarn, "Mend identity, own, first."),
+		"tenant: sign-up policy": line(conditionWarn, "az login --tenant"), "tenant: user flows": line(conditionWarn, "az login --tenant")}), []string{"settings: secrets"}},
 
 	// Permissions.
 	{"a missing permission", func(c *clinic) { c.grant("AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All") },
-		map[string]string{"permissions: missing GroupMember.ReadWrite.All": line(conditionFail, `\"appRoleId\":\"dbaae8cf-10b5-4b86-a4a1-f871c94c6695\"`), "destinations: members": line(conditionFail, "Mend permissions first.")},
+		map[string]string{"permissions: missing GroupMember.ReadWrite.All": line(conditionFail, `\"appRoleId\":\"dbaae8cf-10b5-4b86-a4a1-f871c94c6695\"`), "destinations: members": line(conditionWarn, "Mend permissions, missing GroupMember.ReadWrite.All, first.")},
 		[]string{"permissions: permissions"}},
 	{"the audit log's permission is missing", func(c *clinic) { c.grant("User.ReadWrite.All", "Application.Read.All", "GroupMember.ReadWrite.All") },
-		map[string]string{"permissions: missing AuditLog.Read.All": line(conditionFail, "API permissions > Add a permission"), "tenant: audit log": line(conditionFail, "az rest --method POST")},
+		map[string]string{"permissions: missing AuditLog.Read.All": line(conditionFail, "API permissions > Add a permission"), "tenant: audit log": line(conditionWarn, "Mend permissions, missing AuditLog.Read.All, first.")},
 		[]string{"permissions: permissions", "tenant: audit retention"}},
 	{"a superfluous permission", func(c *clinic) { c.grant(append(clinicRoles, "Mail.Read")...) },
 		map[string]string{"permissions: superfluous Mail.Read": line(conditionWarn, "Revoke permission")}, nil},
@@ -92,7 +108,7 @@ var breakages = []breakage{
 		map[string]string{"tenant: audit retention": line(conditionWarn, "auditRetention: 168h")}, nil},
 	{"an access package in an external tenant", func(c *clinic) {
 		c.config += "  - name: starter\n    connector: accessPackage\n    settings: { accessPackage: " + simPackage + ", policy: " + simPolicy + " }\n"
-	}, map[string]string{"tenant: kind": line(conditionFail, "use the connector group"), "destinations: starter": line(conditionFail, "docs/destinations.md"),
+	}, map[string]string{"tenant: kind": line(conditionFail, "use the connector group"), "destinations: starter": line(conditionWarn, "Mend permissions, missing EntitlementManagement.ReadWrite.All, first."),
 		"permissions: missing EntitlementManagement.ReadWrite.All": line(conditionFail, "9acd699f-1e81-4958-b001-93b1d2506e19")}, []string{"permissions: permissions"}},
 	{"a custom attribute that is not there", func(c *clinic) { c.tenant(sim.TenantOptions{Attributes: []string{"loyaltyNumber"}}) },
 		map[string]string{"tenant: missing stripeCustomerId": line(conditionFail, "Custom user attributes > Add > Name: stripeCustomerId")}, []string{"tenant: custom attributes"}},
@@ -107,6 +123,11 @@ var breakages = []breakage{
 	{"a domain that is not verified", func(c *clinic) {
 		c.reconfigure("profile:\n", "profile:\n  userPrincipalName: short(user.id)\n  userPrincipalNameDomain: fabrikam.example\n")
 	}, map[string]string{"tenant: domain": line(conditionFail, "Domain names > Add custom domain")}, nil},
+
+	{"a Graph that does not answer", func(c *clinic) { c.Tenant.Faults.Add(sim.Fault{Times: -1}) }, map[string]string{
+		"tenant: graph": line(conditionFail, "curl -sS"), "tenant: kind": line(conditionWarn, mendGraph), "tenant: clock": line(conditionWarn, mendGraph), "tenant: users": line(conditionWarn, mendGraph),
+		"tenant: audit log": line(conditionWarn, mendGraph), "tenant: custom attributes": line(conditionWarn, mendGraph), "tenant: domain": line(conditionWarn, mendGraph),
+		"tenant: sign-up policy": line(conditionWarn, mendGraph), "tenant: user flows": line(conditionWarn, mendGraph), "destinations: members": line(conditionWarn, mendGraph)}, nil},
 
 	{"an Azure AD B2C tenant", func(c *clinic) { c.tenant(sim.TenantOptions{Type: sim.B2C}) },
 		map[string]string{"tenant: kind": line(conditionWarn, "Migrate to Microsoft Entra External ID")}, nil},
@@ -201,10 +222,10 @@ var breakages = []breakage{
 
 // withoutToken adds the lines of what nobody can ask without the app's token.
 func withoutToken(want map[string]string) map[string]string {
-	for _, name := range []string{"permissions: permissions", "tenant: kind", "tenant: clock", "tenant: users", "tenant: audit log", "tenant: custom attributes", "tenant: domain"} {
+	for _, name := range []string{"permissions: permissions", "tenant: graph", "tenant: kind", "tenant: clock", "tenant: users", "tenant: audit log", "tenant: custom attributes", "tenant: domain"} {
 		want[name] = line(conditionWarn, "Mend identity, token, first.")
 	}
-	want["destinations: members"] = line(conditionFail, "")
+	want["destinations: members"] = line(conditionWarn, "Mend identity, token, first.")
 	return want
 }
 

@@ -50,14 +50,18 @@ func examineSchedule(name, usual string, most func(*Config) (time.Duration, stri
 		}
 		pause := longestPause(schedule, p.app.env.Clock.Now())
 		if limit, what := most(p.app.config); pause > limit && limit > 0 {
+			if usually, err := devhost.ParseSchedule(usual); err == nil && longestPause(usually, p.app.env.Clock.Now()) > limit {
+				fix = "In signup-sync.yaml: sync: { overlap: 60m }"
+			}
 			return []finding{warn(name, fix, "%q pauses for %v, which is longer than %s", text, pause, what)}
 		}
 		return []finding{good(name, "%q, at most %v apart", text, pause)}
 	}
 }
 
-// byIdentity are the commands that make the ledger's account reached by identity.
-var byIdentity = setSetting("AzureWebJobsStorage__accountName", "ACCOUNT") + "\n" + setSetting("AzureWebJobsStorage__credential", "managedidentity") + "\n" +
+// byIdentity are the commands that make the ledger's account, which is the host's too, reached by identity.
+var byIdentity = onAccount("CLIENT_ID_OF_THE_IDENTITY", "Storage Blob Data Owner", "ACCOUNT") + "\n" + onAccount("CLIENT_ID_OF_THE_IDENTITY", "Storage Table Data Contributor", "ACCOUNT") + "\n" +
+	setSetting("AzureWebJobsStorage__accountName", "ACCOUNT") + "\n" + setSetting("AzureWebJobsStorage__credential", "managedidentity") + "\n" +
 	setSetting("AzureWebJobsStorage__clientId", "CLIENT_ID_OF_THE_IDENTITY") + "\naz functionapp config appsettings delete --name APP --resource-group GROUP --setting-names AzureWebJobsStorage"
 
 // examineStorage looks at how the host and the ledger reach the storage account.

@@ -116,7 +116,7 @@ func TestWhatIsSaidOfCertificates(t *testing.T) {
 	}
 	used := func(v *identity.CertificateStatus) { v.InUse, v.InVault = true, true }
 	refused := func(v *identity.CertificateStatus) { v.Refused = "aadsts700027" }
-	p := &patient{app: &app{env: environment{KeyVault: "https://contoso.vault.azure.net", Certificate: "signup-sync"}}}
+	p := &patient{system: system{getenv: func(string) string { return "" }}, app: &app{env: environment{KeyVault: "https://contoso.vault.azure.net", Certificate: "signup-sync"}}}
 	for _, test := range []struct {
 		name     string
 		versions []identity.CertificateStatus
@@ -133,7 +133,7 @@ func TestWhatIsSaidOfCertificates(t *testing.T) {
 		{"a newer one that is not valid yet", []identity.CertificateStatus{version("b", 90, nil), version("a", 60, used)}, []string{"ok certificate"}, "60 days left"},
 	} {
 		var got, said []string
-		for _, f := range p.judgeCertificates(test.versions, now) {
+		for _, f := range p.judgeCertificates(test.versions, nil, now) {
 			got, said = append(got, string(f.State)+" "+f.Name), append(said, f.Why)
 			if f.State != conditionOK && !strings.Contains(f.Fix, "--vault-name contoso --name signup-sync") {
 				t.Errorf("%s: the fix is %s", test.name, f.Fix)
@@ -145,9 +145,37 @@ func TestWhatIsSaidOfCertificates(t *testing.T) {
 	}
 }
 
+// TestACertificateWithoutAToken is about who is to blame where there is no token.
+func TestACertificateWithoutAToken(t *testing.T) {
+	p := &patient{system: system{getenv: func(string) string { return "" }}, app: &app{env: environment{KeyVault: "https://contoso.vault.azure.net", Certificate: "signup-sync"}}}
+	forbidden := &signup.Error{Class: signup.Systemic, Code: "key-vault", Detail: "forbidden"}
+	elsewhere := &signup.Error{Class: signup.Systemic, Code: "aadsts90002"}
+	read := identity.CertificateStatus{Version: "a", Thumbprint: "AB12", NotAfter: time.Now().AddDate(1, 0, 0)}
+	inVault := read
+	inVault.InVault = true
+	for _, test := range []struct {
+		name    string
+		version identity.CertificateStatus
+		refused error
+		state   condition
+		fix     string
+		not     string
+	}{
+		{"another's fault", read, elsewhere, conditionWarn, "Mend identity, token, first.", "az "},
+		{"a key that may not be signed with", inVault, forbidden, conditionFail, `--role "Key Vault Crypto User"`, "Secrets User"},
+		{"a key that may not be read", read, forbidden, conditionFail, `--role "Key Vault Secrets User"`, "Crypto User"},
+		{"one that is disabled, or forbidden", identity.CertificateStatus{Version: "a"}, forbidden, conditionFail, "set-attributes --vault-name contoso --name signup-sync --version a --enabled true", "()"},
+	} {
+		all := p.judgeCertificates([]identity.CertificateStatus{test.version}, test.refused, time.Now())
+		if len(all) != 1 || all[0].State != test.state || !strings.Contains(all[0].Fix, test.fix) || strings.Contains(all[0].Fix+all[0].Why, test.not) {
+			t.Errorf("%s: got %+v", test.name, all)
+		}
+	}
+}
+
 // TestTheTokensCodesHaveFixes is for those with something to do that is exactly known.
 func TestTheTokensCodesHaveFixes(t *testing.T) {
-	p := &patient{app: &app{env: environment{Tenant: testTenant, Client: testClient, Authority: defaultAuthority, KeyVault: "https://contoso.vault.azure.net", Certificate: "signup-sync"}}}
+	p := &patient{system: system{getenv: func(string) string { return "" }}, app: &app{env: environment{Tenant: testTenant, Client: testClient, Authority: defaultAuthority, KeyVault: "https://contoso.vault.azure.net", Certificate: "signup-sync"}}}
 	for code, want := range map[string]string{
 		"aadsts700016":  "ENTRA_CLIENT_ID=",
 		"aadsts90002":   "ENTRA_TENANT_ID=",
@@ -156,9 +184,16 @@ func TestTheTokensCodesHaveFixes(t *testing.T) {
 		"aadsts65001":   defaultAuthority + "/" + testTenant + "/adminconsent?client_id=" + testClient,
 		"aadsts700213":  "Federated credentials",
 		"aadsts900382":  "ENTRA_AUTHORITY=",
-		"no-identity":   "az functionapp identity assign",
+		"no-az":         "https://aka.ms/azure-cli",
 		"no-login":      "az login",
-		"key-vault":     "az keyvault show --name contoso",
+		"key-vault":     "Mend identity, certificate, first.",
+		"aadsts700024":  "timedatectl",
+		"aadsts7000112": "az ad sp update --id " + testClient + " --set accountEnabled=true",
+		"aadsts500014":  "az ad sp update --id " + graphApp,
+		"aadsts7000214": "az keyvault certificate create",
+		"aadsts70025":   "Federated credentials",
+		"aadsts500011":  "GRAPH_URL=",
+		"no-token":      "curl -sS -o /dev/null -w '%{http_code}\n' '" + defaultAuthority + "/" + testTenant + "/v2.0/.well-known/openid-configuration'",
 		"aadsts1":       "https://login.microsoftonline.com/error",
 	} {
 		if got := p.tokenFix(code); !strings.Contains(got, want) {
@@ -224,12 +259,11 @@ func TestWhatAConfigurationNeeds(t *testing.T) {
 }
 
 func TestWhatToDoAboutADestination(t *testing.T) {
-	p := &patient{app: &app{env: environment{Config: "x/signup-sync.yaml"}}}
+	p := &patient{system: system{getenv: func(string) string { return "" }}, app: &app{env: environment{Config: "x/signup-sync.yaml"}}}
 	for _, test := range []struct{ connector, code, want string }{
-		{"serviceBus", "unauthorized", `--role "Azure Service Bus Data Sender"`},
+		{"serviceBus", "unauthorized", `--assignee "$(az ad signed-in-user show --query id -o tsv)" --role "Azure Service Bus Data Sender"`},
 		{"storageQueue", "forbidden", `--role "Storage Queue Data Message Sender"`},
 		{"eventGrid", "unauthorized", `--role "EventGrid Data Sender"`},
-		{"group", "forbidden", "Mend permissions first."},
 		{"stripe", "unauthorized", "signup-sync.yaml names at destinations > it > settings to a new key"},
 		{"stripe", "timeout", "Look up timeout in docs/operations.md"},
 		{"sql", "", "Look up the error in docs/operations.md"},

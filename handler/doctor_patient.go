@@ -20,7 +20,9 @@ type patient struct {
 	refused error // why
 
 	granted      asked[entra.Grant]
-	tokenTook    time.Duration // how long that took; read it after the answer
+	tokenTook    time.Duration             // how long that took; read it after the answer
+	proof        asked[bool]               // that this process has a login, or an identity, in Azure
+	object       asked[entra.Organization] // the tenant's own, as the app sees it
 	organization asked[entra.Organization]
 	person       asked[*entra.Tenant]
 	access       asked[ledger.Access]
@@ -52,7 +54,7 @@ func (p *patient) grant(ctx context.Context) (entra.Grant, error) {
 	})
 }
 
-// needsToken is a question to the tenant, which nobody can ask without a token.
+// needsToken is a question that nobody can ask without the app's token.
 func needsToken(name string, ask func(context.Context, *patient) []finding) examination {
 	return examination{name, func(ctx context.Context, p *patient) []finding {
 		if _, err := p.grant(ctx); err != nil && errorCode(err) != tokenUnreadable {
@@ -60,6 +62,35 @@ func needsToken(name string, ask func(context.Context, *patient) []finding) exam
 		}
 		return ask(ctx, p)
 	}}
+}
+
+// needsGraph is a question to the tenant, which nobody can ask without a token, nor where Graph does not answer.
+func needsGraph(name string, ask func(context.Context, *patient) []finding) examination {
+	return needsToken(name, func(ctx context.Context, p *patient) []finding {
+		if err := p.silence(ctx); err != nil {
+			return []finding{silent(name, err)}
+		}
+		return ask(ctx, p)
+	})
+}
+
+// silence is why Graph does not answer the app; nil if it does, were it to refuse something.
+func (p *patient) silence(ctx context.Context) error {
+	if _, err := p.object.get(ctx, p.app.tenant.Organization); err != nil && passing(err) {
+		return err
+	}
+	return nil
+}
+
+// passing reports that an error is of a kind that ends by itself: nobody is at fault for it, or who is cannot be seen.
+func passing(err error) bool {
+	class := signup.ClassOf(err)
+	return class == signup.Transient || class == signup.Throttled
+}
+
+// silent is a line that nobody could answer because Graph did not.
+func silent(name string, err error) finding {
+	return notAsked(name, "Mend tenant, graph, first.", "Graph does not answer (%s)", reasonOf(err))
 }
 
 // needsLedger is a question to what the ledger says of the installation.

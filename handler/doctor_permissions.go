@@ -75,10 +75,14 @@ func (p *patient) grantPermission(name, id string) string {
 			p.app.env.Graph, client, client, graphApp, id))
 }
 
-// inTenant puts the login in front of a command that is for the tenant, not for the subscription's.
+// inTenant puts the login in front of a command that is for the tenant, not for the subscription's, and goes back to that:
+// else Storage and Key Vault would be asked as somebody of the wrong tenant.
 func (p *patient) inTenant(command string) string {
-	return fmt.Sprintf("az login --tenant %s --allow-no-subscriptions\n%s", p.app.env.Tenant, command)
+	return p.login() + "\n" + command + "\n" + backToSubscription
 }
+
+// backToSubscription makes the subscription's login the Azure CLI's current one again.
+const backToSubscription = "az account set --subscription SUBSCRIPTION"
 
 var permissionExaminations = []examination{needsToken("permissions", examinePermissions)}
 
@@ -101,7 +105,7 @@ func examinePermissions(ctx context.Context, p *patient) []finding {
 		if s.Danger != "" {
 			why += ", and by it " + s.Danger
 		}
-		all = append(all, warn("superfluous "+s.Role, p.revokePermission(s), "%s", why))
+		all = append(all, warn("superfluous "+s.Role, p.revokePermission(s, grant.Roles), "%s", why))
 	}
 	if len(missing) == 0 {
 		all = append([]finding{good("permissions", "the app has all that %s needs", p.app.env.Config)}, all...)
@@ -110,10 +114,10 @@ func examinePermissions(ctx context.Context, p *patient) []finding {
 }
 
 // revokePermission says how the app loses a permission; one that the lesser ones replace goes after they are granted.
-func (p *patient) revokePermission(e entra.Excess) string {
+func (p *patient) revokePermission(e entra.Excess, has []string) string {
 	fix := fmt.Sprintf("Entra admin center > Enterprise applications > All applications > %s > Permissions > Admin consent > %s > ... > Revoke permission", p.app.env.Client, e.Role)
-	if len(e.Instead) > 0 {
-		fix = "First grant " + strings.Join(e.Instead, " and ") + " and run the doctor again; then:\n" + fix
+	if lacks := slices.DeleteFunc(slices.Clone(e.Instead), func(name string) bool { return slices.Contains(has, name) }); len(lacks) > 0 {
+		fix = "First grant " + strings.Join(lacks, " and ") + " and run the doctor again; then:\n" + fix
 	}
 	return fix
 }

@@ -52,7 +52,7 @@ func verdictOf(all []finding) string {
 	case fails > 0:
 		return text + "Mend what fails, from the top down, and ask again. Nothing was changed."
 	case warnings > 0:
-		return text + "It works; look at the warnings. Nothing was changed."
+		return text + "Nothing fails; look at the warnings. Nothing was changed."
 	}
 	return text + "All is well. Nothing was changed."
 }

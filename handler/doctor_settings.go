@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
 )
 
 // settingsExaminations need nobody's answer.
@@ -27,6 +30,11 @@ var settingsExaminations = []examination{
 	{"clouds", examineClouds},
 	{"functionTimeout", examineTimeout},
 	{"host.json", examineHost},
+}
+
+// examineFile says why the settings' file cannot be read.
+func examineFile(_ context.Context, p *patient) []finding {
+	return []finding{fail("--settings", printSettings, "the file cannot be read: %s", strings.TrimPrefix(oneLine(p.unreadable), "--settings: "))}
 }
 
 // setSetting is the command that sets an app setting.
@@ -52,7 +60,7 @@ var holdsSecret = regexp.MustCompile(`(?i)(dsn|connection|connection_?string)$`)
 const vaultReference = "@Microsoft.KeyVault(SecretUri=https://VAULT.vault.azure.net/secrets/NAME)"
 
 // printSettings is the command that prints the settings for --settings.
-const printSettings = "az functionapp config appsettings list --name APP --resource-group GROUP > settings.json\nbin/handler doctor --settings settings.json"
+const printSettings = "az functionapp config appsettings list --name APP --resource-group GROUP --output json > settings.json\nbin/handler doctor --settings settings.json"
 
 // examineConfiguration says what the program itself refuses, each with its setting or its place in the file.
 func examineConfiguration(_ context.Context, p *patient) []finding {
@@ -94,8 +102,7 @@ func examineReferences(_ context.Context, p *patient) []finding {
 	}
 	var all []finding
 	for _, name := range sortedKeys(p.settings.unread) {
-		all = append(all, fail(name, "Give yourself the role Key Vault Secrets User on the vault, or mend the reference:\n"+setSetting(name, vaultReference),
-			"its Key Vault reference could not be read with your login: %s", oneLine(p.settings.unread[name])))
+		all = append(all, fail(name, p.referenceFix(name, p.settings.unread[name]), "its Key Vault reference could not be read with your login: %s", oneLine(p.settings.unread[name])))
 	}
 	switch {
 	case len(all) == 0 && len(p.settings.resolved) == 0:
@@ -104,6 +111,28 @@ func examineReferences(_ context.Context, p *patient) []finding {
 		all = append(all, good("key vault references", "all %d that the program needs could be read with your login", len(p.settings.resolved)))
 	}
 	return all
+}
+
+// referenceFix says what to do about a reference that could not be read.
+func (p *patient) referenceFix(name string, err error) string {
+	e, ok := errors.AsType[*signup.Error](err)
+	if !ok {
+		return "Do as the message says, and run the doctor again."
+	}
+	vault, secret := partOf(p.settings.values[name], referredVault, "VAULT"), partOf(p.settings.values[name], referredSecret, "NAME")
+	switch {
+	case e.Code == "key-vault-reference":
+		return setSetting(name, vaultReference)
+	case e.Status == http.StatusForbidden:
+		return p.assignRole(secretsUser, ofVault(vault)) + "\nand look at the vault's Networking, and whether the secret is enabled"
+	case e.Status == http.StatusNotFound:
+		return storeSecret(vault, secret) + "\nor mend the reference:\n" + setSetting(name, vaultReference)
+	case e.Status == http.StatusUnauthorized:
+		return "az login --tenant TENANT_OF_THE_VAULT\n" + backToSubscription
+	case passing(err):
+		return again
+	}
+	return p.ownFix("") // there is no login
 }
 
 // examineSecrets looks for secrets that stand in the app settings themselves, where everybody with a reader's role and
@@ -119,10 +148,11 @@ func examineSecrets(_ context.Context, p *patient) []finding {
 		kind, _ := secret(value)
 		switch {
 		case strings.HasPrefix(strings.TrimSpace(value), keyVaultReference) || value == "":
+		case name == "AzureWebJobsStorage" && cmp.Or(p.getenv("LEDGER"), "tables") == "tables": // has its own line
 		case strings.HasPrefix(name, "AzureWebJobsStorage") && kind != "":
 			all = append(all, warn("plain "+name, byIdentity, "%s stands in the setting itself; the identity needs none", kind))
 		case kind != "" || slices.Contains(read, name) && secretKey.MatchString(name):
-			all = append(all, warn("plain "+name, "az keyvault secret set --vault-name VAULT --name NAME --file FILE\n"+setSetting(name, vaultReference),
+			all = append(all, warn("plain "+name, storeSecret("VAULT", "NAME")+"\n"+setSetting(name, vaultReference),
 				"the secret stands in the setting itself, where a Key Vault reference should; replace it, since it was shown"))
 		}
 	}

@@ -48,7 +48,7 @@ func (p *patient) login() string {
 // organized is the tenant's own object, as the app sees it, or with the person's login where that sees more.
 func (p *patient) organized(ctx context.Context) (entra.Organization, error) {
 	return p.organization.get(ctx, func(ctx context.Context) (entra.Organization, error) {
-		o, err := p.app.tenant.Organization(ctx)
+		o, err := p.object.get(ctx, p.app.tenant.Organization)
 		if err != nil || o.Kind != "" {
 			return o, err
 		}
@@ -66,6 +66,16 @@ func (p *patient) selfService() bool {
 	return slices.Contains(p.app.config.Signups.Origins, signup.SelfService)
 }
 
+// unseen is a line that the person's login does not bring.
+func (p *patient) unseen(ctx context.Context, name, fix, why string, err error) []finding {
+	if _, e := p.grant(ctx); e == nil && passing(err) {
+		if e := p.silence(ctx); e != nil {
+			return []finding{silent(name, e)}
+		}
+	}
+	return []finding{notAsked(name, fix+"; "+asOperator(p), why+" (%s)", reasonOf(err))}
+}
+
 // examineSignUpPolicy reads the tenant's authorization policy, which is about people with a work or school address, and
 // not about user flows.
 func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
@@ -76,7 +86,7 @@ func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
 		policy, err = tenant.SignUpPolicy(ctx)
 	}
 	if err != nil {
-		return []finding{notAsked(name, steps+"; "+asOperator(p), "it takes a login of yours that may read it, which the app should not have (%s)", reasonOf(err))}
+		return p.unseen(ctx, name, steps, "it takes a login of yours that may read it, which the app should not have", err)
 	}
 	verified := slices.Contains(p.app.config.Signups.Origins, signup.EmailVerified)
 	switch who := policy.SelfService(); {
@@ -91,7 +101,7 @@ func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
 
 // policyFix is the command that opens or closes the tenant for people with a work or school address.
 func (p *patient) policyFix() string {
-	return p.login() + "\n" + fmt.Sprintf(`az rest --method PATCH --url "%s/v1.0/policies/authorizationPolicy" --body '{"allowedToSignUpEmailBasedSubscriptions":true,"allowEmailVerifiedUsersToJoinOrganization":true}'`, p.app.env.Graph)
+	return p.inTenant(fmt.Sprintf(`az rest --method PATCH --url "%s/v1.0/policies/authorizationPolicy" --body '{"allowedToSignUpEmailBasedSubscriptions":true,"allowEmailVerifiedUsersToJoinOrganization":true}'`, p.app.env.Graph))
 }
 
 // examineUserFlows reads which user flows let people sign up, and what they ask them.
@@ -103,7 +113,7 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 		flows, err = tenant.UserFlows(ctx)
 	}
 	if err != nil {
-		return []finding{notAsked(name, steps+"; "+asOperator(p), "it takes a login of yours that may read them, which the app should not have (%s)", reasonOf(err))}
+		return p.unseen(ctx, name, steps, "it takes a login of yours that may read them, which the app should not have", err)
 	}
 	var open []string
 	collected := map[string]bool{}

@@ -16,7 +16,7 @@ import (
 var detectorExaminations = []examination{needsLedger("detectors", examineDetectors)}
 
 // nothingYet is said of an installation in which no run has been.
-const nothingYet = "nothing has run yet"
+const nothingYet = "nothing has run yet for this tenant"
 
 // firstRun is what to do then.
 const firstRun = "Wait for the timer of SyncNewUsers, a minute by its usual schedule; if nothing has run after five, look at the Function App's log stream."
@@ -84,17 +84,34 @@ var ledgerExaminations = []examination{{"ledger", examineLedger}}
 
 // examineLedger reads from the store, and tries whether it could be written to.
 func examineLedger(ctx context.Context, p *patient) []finding {
+	if p.usesIdentity() {
+		if err := p.proven(ctx); err != nil {
+			return nobody("ledger", err)
+		}
+	}
 	access, err := p.access.get(ctx, p.app.ledger.Access)
 	switch {
 	case err != nil:
-		return []finding{broken("ledger", `az role assignment create --assignee IDENTITY --role "Storage Table Data Contributor" --scope "$(az storage account show --name ACCOUNT --query id -o tsv)"`+
-			"\nand look at the account's Networking", err)}
+		return []finding{broken("ledger", p.ledgerFix(err), err)}
 	case slices.Contains(access.Absent, stateTable):
 		return []finding{notAsked("ledger", firstRun, "it is not there yet, and the first run makes it; whether it may cannot be tried before")}
 	case len(access.Absent) > 0:
 		return []finding{good("ledger", "it can be read and written; the first sign-up makes the rest of it")}
 	}
 	return []finding{good("ledger", "it can be read and written")}
+}
+
+// ledgerFix says what to do about a ledger that cannot be read or written.
+func (p *patient) ledgerFix(err error) string {
+	switch ledger := p.getenv("LEDGER"); {
+	case ledger != "" && ledger != "tables":
+		return "Look at the file that LEDGER names, and at its folder's permissions."
+	case passing(err):
+		return "Look at the account's name in AzureWebJobsStorage, and whether the account is there: az storage account show --name ACCOUNT\nand at its Networking; then run the doctor again."
+	case p.usesIdentity():
+		return p.storageRole() + "\nand look at the account's Networking"
+	}
+	return "The key in AzureWebJobsStorage is wrong or was changed, its signature does not allow to read, add, update and delete, or the account's Networking keeps you out. By identity it needs neither:\n" + byIdentity + "\n" + p.storageRole()
 }
 
 // destinationExaminations are one question to each, in the order of the file.
@@ -105,16 +122,28 @@ func (p *patient) destinationExaminations() []examination {
 	var all []examination
 	for i, d := range p.app.config.Destinations {
 		connector := p.app.engine.Destinations[i].Connector
-		all = append(all, examination{d.Name, func(ctx context.Context, p *patient) []finding {
+		ask := func(ctx context.Context, p *patient) []finding {
 			begun := time.Now()
-			if err := connector.Check(ctx); err != nil {
+			err := connector.Check(ctx)
+			switch permission := inTheTenant[d.Connector]; {
+			case err != nil && permission != "" && errorCode(err) == "forbidden":
+				return p.unanswered(ctx, d.Name, permission, err)
+			case err != nil:
 				return []finding{broken(d.Name, p.destinationFix(d, errorCode(err)), err)}
 			}
 			return []finding{good(d.Name, "%s works; it answered in %v", d.Connector, time.Since(begun).Round(time.Millisecond))}
-		}})
+		}
+		if inTheTenant[d.Connector] == "" {
+			all = append(all, examination{d.Name, ask})
+		} else {
+			all = append(all, needsGraph(d.Name, ask))
+		}
 	}
 	return all
 }
+
+// inTheTenant are the kinds that are Graph's, and what begins the name of the permission that they take.
+var inTheTenant = map[string]string{"group": "GroupMember.", "accessPackage": "EntitlementManagement."}
 
 // senders are the roles by which the identity may send to Azure's services.
 var senders = map[string]string{"storageQueue": "Storage Queue Data Message Sender", "serviceBus": "Azure Service Bus Data Sender", "eventGrid": "EventGrid Data Sender"}
@@ -125,11 +154,9 @@ func (p *patient) destinationFix(d DestinationConfig, code string) string {
 	role, refused := senders[d.Connector], code == "unauthorized" || code == "forbidden" || code == "no-token"
 	switch {
 	case refused && role != "":
-		return fmt.Sprintf("az role assignment create --assignee IDENTITY --role \"%s\" --scope RESOURCE_ID\n", role) + look
-	case refused && (d.Connector == "group" || d.Connector == "accessPackage"):
-		return "Mend permissions first.\n" + look
+		return p.assignRole(role, "RESOURCE_ID") + "\n" + look
 	case refused:
-		return fmt.Sprintf("Set the app setting that %s names at destinations > %s > settings to a new key:\naz keyvault secret set --vault-name VAULT --name NAME --file FILE\n", filepath.Base(p.app.env.Config), d.Name) + look
+		return fmt.Sprintf("Set the app setting that %s names at destinations > %s > settings to a new key:\n", filepath.Base(p.app.env.Config), d.Name) + storeSecret("VAULT", "NAME") + "\n" + look
 	}
 	return look
 }
@@ -138,7 +165,7 @@ var stateExaminations = []examination{
 	needsLedger("runs", examineRuns),
 	needsLedger("backlog", examineBacklog),
 	needsLedger("breakers", examineBreakers),
-	needsLedger("observed", examineObserved),
+	{"observed", examineObserved},
 	needsLedger("removed", examineRemoved),
 	needsLedger("census", examineCensus),
 }
@@ -195,7 +222,7 @@ func examineBreakers(_ *patient, s pipeline.Status) []finding {
 	return all
 }
 
-func examineObserved(p *patient, _ pipeline.Status) []finding {
+func examineObserved(_ context.Context, p *patient) []finding {
 	var all []finding
 	for _, d := range p.app.config.Destinations {
 		if d.Mode == "observe" {

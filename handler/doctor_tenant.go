@@ -13,14 +13,49 @@ import (
 )
 
 var tenantExaminations = []examination{
-	needsToken("kind", examineKind),
+	needsToken("graph", examineGraph),
+	needsGraph("kind", examineKind),
 	needsToken("clock", examineClock),
-	needsToken("users", examineUsers),
-	needsToken("audit log", examineAudit),
-	needsToken("custom attributes", examineAttributes),
-	needsToken("domain", examineDomain),
+	needsGraph("users", examineUsers),
+	needsGraph("audit log", examineAudit),
+	needsGraph("custom attributes", examineAttributes),
+	needsGraph("domain", examineDomain),
 	{"sign-up policy", examineSignUpPolicy},
 	{"user flows", examineUserFlows},
+}
+
+// examineGraph says whether Microsoft Graph answers at all.
+func examineGraph(ctx context.Context, p *patient) []finding {
+	if err := p.silence(ctx); err != nil {
+		return []finding{broken("graph", reach(p.app.env.Graph+"/v1.0/$metadata"), err)}
+	}
+	return []finding{good("graph", "Microsoft Graph answers")}
+}
+
+// reach is what to do about an address that does not answer.
+func reach(url string) string {
+	return "curl -sS -o /dev/null -w '%{http_code}\n' '" + url + "'\n" +
+		"If that prints 200, run the doctor again. Else look at the network and the proxy between here and there, and at https://status.cloud.microsoft"
+}
+
+// unanswered is a question that the tenant has not answered. permission begins the name of the one by which it would.
+func (p *patient) unanswered(ctx context.Context, name, permission string, err error) []finding {
+	if passing(err) {
+		return []finding{broken(name, again, err)}
+	}
+	least := entra.Least(needsOf(p.app.config))
+	i := slices.IndexFunc(least, func(one entra.Permission) bool { return strings.HasPrefix(one.Name, permission) })
+	if i < 0 || errorCode(err) != "forbidden" {
+		return []finding{broken(name, "bin/handler doctor --permissions", err)}
+	}
+	grant, tokenErr := p.grant(ctx)
+	if tokenErr != nil {
+		return []finding{broken(name, p.grantPermission(least[i].Name, least[i].ID), err)}
+	}
+	if missing, _ := entra.Compare(least[i:i+1], grant.Roles); len(missing) > 0 {
+		return []finding{notAsked(name, "Mend permissions, missing "+least[i].Name+", first.", "the app is not allowed to (%s)", reasonOf(err))}
+	}
+	return []finding{broken(name, "The app has "+least[i].Name+". If it was granted within the last hour, run the doctor again later; else see whether the tenant has the licence, under Entra admin center > Billing > Licenses.", err)}
 }
 
 // examineKind says what kind of tenant it is, and what is configured that such a tenant cannot do.
@@ -29,7 +64,7 @@ func examineKind(ctx context.Context, p *patient) []finding {
 	o, err := p.organized(ctx)
 	switch {
 	case err != nil:
-		return []finding{broken("kind", p.readUsersFix(), err)}
+		return p.unanswered(ctx, "kind", "User.", err)
 	case o.ID != "" && !strings.EqualFold(o.ID, p.app.env.Tenant):
 		return []finding{fail("kind", setSetting("ENTRA_TENANT_ID", o.ID), "Graph answers for another tenant, %s", o.ID)}
 	case o.Kind == "":
@@ -61,32 +96,26 @@ func onlyWorkforce(packages []string) string {
 	return "; only a workforce tenant can serve " + strings.Join(packages, ", ")
 }
 
-// readUsersFix is what helps against a directory that is not shown.
-func (p *patient) readUsersFix() string {
-	for _, one := range entra.Least(needsOf(p.app.config)) {
-		if strings.HasPrefix(one.Name, "User.") {
-			return p.grantPermission(one.Name, one.ID)
-		}
-	}
-	return "bin/handler doctor --permissions"
-}
-
 // The program refuses to work with a clock that is wrong by more than five minutes; tokens have trouble before that.
 const (
 	skewWarn = time.Minute
 	skewFail = 5 * time.Minute
 )
 
+// setClock sets this machine's clock.
+const setClock = "timedatectl set-ntp true\nOn Windows: w32tm /resync"
+
 func examineClock(ctx context.Context, p *patient) []finding {
 	skew, err := p.app.tenant.Skew(ctx)
-	const fix = "timedatectl set-ntp true\nOn Windows: w32tm /resync"
 	switch size := skew.Abs().Round(time.Second); {
+	case err != nil && passing(err):
+		return []finding{silent("clock", err)}
 	case err != nil:
-		return []finding{broken("clock", fix, err)}
+		return []finding{broken("clock", "bin/handler doctor --permissions", err)}
 	case size > skewFail:
-		return []finding{fail("clock", fix, "this machine's clock differs from Graph's by %v, and no run begins with more than %v", size, skewFail)}
+		return []finding{fail("clock", setClock, "this machine's clock differs from Graph's by %v, and no run begins with more than %v", size, skewFail)}
 	case size > skewWarn:
-		return []finding{warn("clock", fix, "this machine's clock differs from Graph's by %v", size)}
+		return []finding{warn("clock", setClock, "this machine's clock differs from Graph's by %v", size)}
 	}
 	return []finding{good("clock", "this machine's clock is Graph's, within %v", skewWarn)}
 }
@@ -96,7 +125,7 @@ func examineUsers(ctx context.Context, p *patient) []finding {
 	now := p.app.env.Clock.Now()
 	for _, err := range p.app.engine.Backstop.Events(ctx, signup.Window{From: now.Add(-time.Minute), To: now}) {
 		if err != nil {
-			return []finding{broken("users", p.readUsersFix(), err)}
+			return p.unanswered(ctx, "users", "User.", err)
 		}
 	}
 	return []finding{good("users", "the directory can be read by the time of creation")}
@@ -113,13 +142,7 @@ func examineAudit(ctx context.Context, p *patient) []finding {
 	}
 	a, err := p.app.tenant.AuditState(ctx)
 	if err != nil {
-		fix := "bin/handler doctor --permissions"
-		for _, one := range entra.Least(needsOf(p.app.config)) {
-			if one.Name == "AuditLog.Read.All" {
-				fix = p.grantPermission(one.Name, one.ID)
-			}
-		}
-		return []finding{broken("audit log", fix, err)}
+		return p.unanswered(ctx, "audit log", "AuditLog.", err)
 	}
 	all := []finding{good("audit log", "it can be read, and its newest record is %v old", age(p.app.env.Clock.Now(), a.Newest))}
 	if a.Newest.IsZero() {
@@ -158,7 +181,7 @@ func examineAttributes(ctx context.Context, p *patient) []finding {
 			"with profile.extensionsApp the app does not need the permission for it (%s)", reasonOf(err))}
 	}
 	if err != nil {
-		return []finding{broken("custom attributes", "Entra admin center > External Identities > Custom user attributes\nbin/handler doctor --permissions", err)}
+		return p.unanswered(ctx, "custom attributes", "Application.", err)
 	}
 	all := unfit(p.app.config.Mapping.AttributeUses(), types)
 	for _, name := range names {
@@ -179,7 +202,7 @@ func unfit(uses []pipeline.AttributeUse, types map[string]signup.AttributeType) 
 		has, there := typeOf(types, u.Name)
 		said := slices.ContainsFunc(all, func(f finding) bool { return f.Name == "type "+u.Name })
 		if there && has != u.Type && !said {
-			all = append(all, fail("type "+u.Name, fmt.Sprintf("Change the expression at %s in signup-sync.yaml, or the attribute:\nEntra admin center > External Identities > Custom user attributes > %s", strings.TrimPrefix(u.Path, "$."), u.Name),
+			all = append(all, fail("type "+u.Name, fmt.Sprintf("Change the expression at %s in signup-sync.yaml: an attribute keeps the type that it was made with.\nEntra admin center > External Identities > Custom user attributes > %s", strings.TrimPrefix(u.Path, "$."), u.Name),
 				"the tenant's attribute is of type %s, and %s takes it for a %s: it would never match", wordOf(has), strings.TrimPrefix(u.Path, "$."), wordOf(u.Type)))
 		}
 	}
@@ -212,7 +235,7 @@ func examineDomain(ctx context.Context, p *patient) []finding {
 	o, err := p.organized(ctx)
 	switch {
 	case err != nil:
-		return []finding{broken("domain", p.readUsersFix(), err)}
+		return p.unanswered(ctx, "domain", "User.", err)
 	case !slices.ContainsFunc(o.Domains, func(d string) bool { return strings.EqualFold(d, domain) }):
 		return []finding{fail("domain", "Entra admin center > Domain names > Add custom domain > Verify\nor change profile.userPrincipalNameDomain", "the tenant has not verified %s, and everyone's profile waits for it", domain)}
 	}

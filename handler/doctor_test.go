@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -64,7 +66,7 @@ func TestQuestionsThatComeToNoAnswer(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s %s: %s: %s", f.State, f.Area, f.Name, f.Why))
 		}
 		want := []string{"warn one: hangs: not asked: no answer within 30s", "warn one: panics: not asked: this question has run into a defect of the program",
-			"warn two: waits: not asked: no answer within 30s", "ok two: answers: yes"}
+			"fail two: waits: no answer within 30s", "ok two: answers: yes"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -116,6 +118,30 @@ func TestTheDoctorOfARefusedConfiguration(t *testing.T) {
 	}
 	if n := len(c.Tenant.Requests()) + len(c.Entra.Requests()) + len(c.Stripe.Calls()); n > 0 {
 		t.Errorf("%d requests were sent", n)
+	}
+}
+
+// TestTheDoctorOfSettingsThatCannotBeRead says so in the form that was asked for.
+func TestTheDoctorOfSettingsThatCannotBeRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "settings.json")
+	if err := os.WriteFile(file, []byte("Name  Value\n----  -----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	doctor := func(args ...string) int {
+		stdout.Reset()
+		return run(t.Context(), system{args: append([]string{"--settings", file, "doctor"}, args...), getenv: func(string) string { return "" }, stdout: &stdout, stderr: &stderr})
+	}
+	var object struct{ Findings []finding }
+	code := doctor("--json")
+	if err := json.Unmarshal(stdout.Bytes(), &object); err != nil || code != exitRefused || len(object.Findings) != 8 {
+		t.Fatalf("got %v, exit code %d\n%s", err, code, stdout.String())
+	}
+	if f := object.Findings[0]; f.Name != "--settings" || f.State != conditionFail || !strings.Contains(f.Why, "want JSON") || !strings.Contains(f.Fix, "appsettings list --name APP --resource-group GROUP --output json") {
+		t.Errorf("got %+v", f)
+	}
+	if code := doctor("--permissions"); code != exitRefused || stdout.Len() > 0 {
+		t.Errorf("got exit code %d\n%s", code, stdout.String())
 	}
 }
 

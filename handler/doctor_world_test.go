@@ -162,6 +162,15 @@ func (c *clinic) logIn(roles ...string) {
 	c.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
+// logOut lets the Azure CLI have no login.
+func (c *clinic) logOut() {
+	dir := c.t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "az"), []byte("#!/bin/sh\necho \"ERROR: Please run 'az login' to setup account.\" >&2\nexit 1\n"), 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
 // write puts the settings and the configuration where the program looks for them.
 func (c *clinic) write() (settings string) {
 	c.t.Helper()

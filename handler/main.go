@@ -52,6 +52,7 @@ type system struct {
 	getenv         func(string) string
 	environ        func() []string // NAME=value of the whole environment; nil = not known
 	settings       *appSettings    // in place of the environment; nil = none
+	unreadable     error           // why their file cannot be read, which the doctor has a line for
 	stdout, stderr io.Writer
 }
 
@@ -105,16 +106,21 @@ func run(ctx context.Context, s system) int {
 	return exitFailed
 }
 
-// take reads --settings. A Key Vault reference that cannot be read is an error; the doctor has a line for it instead.
+// take reads --settings. A Key Vault reference that cannot be read is an error, as is the file; the doctor has a line for
+// either instead.
 func (c commands) take(ctx context.Context, s system, command string) (system, error) {
 	if c.Settings == "" {
 		return s, nil
 	}
-	if slices.Contains([]string{"serve", "local", "sim", "package", "docs"}, command) {
+	if slices.Contains([]string{"serve", "local", "sim", "package", "licences", "docs"}, command) {
 		return s, refusal{fmt.Errorf("--settings: 'handler %s' is not about an app that is deployed", command)}
 	}
 	s, err := withSettings(s, c.Settings)
-	if err != nil || command == "doctor" {
+	if command == "doctor" {
+		s.unreadable = err
+		return s, nil
+	}
+	if err != nil {
 		return s, err
 	}
 	s.settings.resolve(ctx, s.getenv)
