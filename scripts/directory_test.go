@@ -7,14 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // directory is what an administrator sees of a tenant's app registrations over Microsoft Graph v1.0, as far as the scripts
@@ -365,10 +362,4 @@ func (d *directory) state() (all []string) {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// copyOf is everything in it, to be compared with later.
-func (d *directory) copyOf() string {
-	keys := slices.Sorted(maps.Keys(d.applications))
-	return fmt.Sprint(keys, d.state(), cmp.Diff(nil, d.principals))
 }

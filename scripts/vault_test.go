@@ -31,7 +31,6 @@ type certificates struct {
 }
 
 type creation struct {
-	template   *x509.Certificate
 	exportable bool
 	looks      int // that still find it under way
 	done       bool
