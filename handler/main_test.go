@@ -139,8 +139,9 @@ func TestLocalRun(t *testing.T) {
 	if r.LedgerTransactions > int64(2*r.Signups) {
 		t.Errorf("got %d ledger transactions for %d sign-ups, want at most 2 each", r.LedgerTransactions, r.Signups)
 	}
-	if r.Patches < r.Associated || r.Patches > r.Associated+3 {
-		t.Errorf("got %d accepted patches for %d users, want one each", r.Patches, r.Associated)
+	// Who is not settled in one run, as on a machine that has much else to do, gets a patch from each that learns something.
+	if r.Patches < r.Associated || r.Patches > r.Associated*5/4 {
+		t.Errorf("got %d accepted patches for %d users, want one each, or a few more", r.Patches, r.Associated)
 	}
 }
 
