@@ -17,6 +17,14 @@ func (p *patient) assignee() string {
 	return `"$(az ad signed-in-user show --query id -o tsv)"`
 }
 
+// whose is that one in words.
+func (p *patient) whose() string {
+	if p.getenv("IDENTITY_ENDPOINT") != "" {
+		return "the app's identity"
+	}
+	return "your login"
+}
+
 // assignRole is the command that gives that one a role.
 func (p *patient) assignRole(role, scope string) string { return assign(p.assignee(), role, scope) }
 
@@ -70,12 +78,13 @@ func partOf(reference string, pattern *regexp.Regexp, word string) string {
 	return word
 }
 
-// storeSecret is how a secret gets into the vault, and to the program at once.
+// storeSecret is how a secret gets into the vault.
 func storeSecret(vault, name string) string {
-	return fmt.Sprintf("az keyvault secret set --vault-name %s --name %s --encoding utf-8 --file FILE\n", vault, name) +
-		"FILE holds nothing but the secret, without an end of line. Then, so that the app reads it now:\n" +
-		"az functionapp restart --name APP --resource-group GROUP"
+	return "Write the secret, and no end of line, into FILE:\n" + fmt.Sprintf("az keyvault secret set --vault-name %s --name %s --encoding utf-8 --file FILE\n", vault, name)
 }
+
+// restartApp lets the app read its references again, which it would else do within a day.
+const restartApp = "az functionapp restart --name APP --resource-group GROUP"
 
 // storageRole is the role that the ledger takes on its account.
 func (p *patient) storageRole() string {

@@ -96,7 +96,7 @@ func (p *patient) judgeVersion(v identity.CertificateStatus, inUse bool, refused
 	case !v.NotAfter.IsZero() && left <= 0:
 		return fail(name, renew, "%s has expired on %s", about, v.NotAfter.Format(time.DateOnly))
 	case !inUse && errorCode(refused) == "key-vault":
-		return fail(name, p.versionFix(v), "no version can be used; the newest is %s: %s", about, oneLine(refused))
+		return fail(name, p.versionFix(v), "the newest is %s: %s", about, detailOf(refused))
 	case !inUse && refused != nil:
 		return notAsked(name, "Mend identity, token, first.", "there is no token (%s); the newest version is %s", reasonOf(refused), about)
 	case !inUse:

@@ -131,6 +131,14 @@ func errorCode(err error) string {
 	return ""
 }
 
+// detailOf is what an error says beside its code.
+func detailOf(err error) string {
+	if e, ok := errors.AsType[*signup.Error](err); ok && e.Detail != "" {
+		return e.Detail
+	}
+	return oneLine(err)
+}
+
 // reasonOf is an error in a word: its code, or its text.
 func reasonOf(err error) string {
 	if code := errorCode(err); code != "" {

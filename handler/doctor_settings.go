@@ -102,13 +102,13 @@ func examineReferences(_ context.Context, p *patient) []finding {
 	}
 	var all []finding
 	for _, name := range sortedKeys(p.settings.unread) {
-		all = append(all, fail(name, p.referenceFix(name, p.settings.unread[name]), "its Key Vault reference could not be read with your login: %s", oneLine(p.settings.unread[name])))
+		all = append(all, fail(name, p.referenceFix(name, p.settings.unread[name]), "its Key Vault reference could not be read with %s: %s", p.whose(), oneLine(p.settings.unread[name])))
 	}
 	switch {
 	case len(all) == 0 && len(p.settings.resolved) == 0:
 		all = append(all, good("key vault references", "the program needs none"))
 	case len(all) == 0:
-		all = append(all, good("key vault references", "all %d that the program needs could be read with your login", len(p.settings.resolved)))
+		all = append(all, good("key vault references", "all %d that the program needs could be read with %s", len(p.settings.resolved), p.whose()))
 	}
 	return all
 }
@@ -126,7 +126,7 @@ func (p *patient) referenceFix(name string, err error) string {
 	case e.Status == http.StatusForbidden:
 		return p.assignRole(secretsUser, ofVault(vault)) + "\nand look at the vault's Networking, and whether the secret is enabled"
 	case e.Status == http.StatusNotFound:
-		return storeSecret(vault, secret) + "\nor mend the reference:\n" + setSetting(name, vaultReference)
+		return storeSecret(vault, secret) + restartApp + "\nor mend the reference:\n" + setSetting(name, vaultReference)
 	case e.Status == http.StatusUnauthorized:
 		return "az login --tenant TENANT_OF_THE_VAULT\n" + backToSubscription
 	case passing(err):
@@ -152,7 +152,7 @@ func examineSecrets(_ context.Context, p *patient) []finding {
 		case strings.HasPrefix(name, "AzureWebJobsStorage") && kind != "":
 			all = append(all, warn("plain "+name, byIdentity, "%s stands in the setting itself; the identity needs none", kind))
 		case kind != "" || slices.Contains(read, name) && secretKey.MatchString(name):
-			all = append(all, warn("plain "+name, storeSecret("VAULT", "NAME")+"\n"+setSetting(name, vaultReference),
+			all = append(all, warn("plain "+name, storeSecret("VAULT", "NAME")+setSetting(name, vaultReference),
 				"the secret stands in the setting itself, where a Key Vault reference should; replace it, since it was shown"))
 		}
 	}

@@ -156,7 +156,7 @@ func (p *patient) destinationFix(d DestinationConfig, code string) string {
 	case refused && role != "":
 		return p.assignRole(role, "RESOURCE_ID") + "\n" + look
 	case refused:
-		return fmt.Sprintf("Set the app setting that %s names at destinations > %s > settings to a new key:\n", filepath.Base(p.app.env.Config), d.Name) + storeSecret("VAULT", "NAME") + "\n" + look
+		return fmt.Sprintf("Set the app setting that %s names at destinations > %s > settings to a new key:\n", filepath.Base(p.app.env.Config), d.Name) + storeSecret("VAULT", "NAME") + restartApp + "\n" + look
 	}
 	return look
 }
