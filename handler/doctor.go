@@ -61,7 +61,7 @@ func notAsked(name, fix, why string, args ...any) finding {
 // broken is a question that brought an error. Who does not answer in time does not work either.
 func broken(name, fix string, err error) finding {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return fail(name, again, "no answer within %v", examinationTime)
+		return fail(name, again, "no answer in time")
 	}
 	return fail(name, fix, "%s", oneLine(err))
 }

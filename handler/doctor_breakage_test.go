@@ -92,6 +92,12 @@ var breakages = []breakage{
 	{"the audit log's permission is missing", func(c *clinic) { c.grant("User.ReadWrite.All", "Application.Read.All", "GroupMember.ReadWrite.All") },
 		map[string]string{"permissions: missing AuditLog.Read.All": line(conditionFail, "API permissions > Add a permission"), "tenant: audit log": line(conditionWarn, "Mend permissions, missing AuditLog.Read.All, first.")},
 		[]string{"permissions: permissions", "tenant: audit retention"}},
+	{"an access package for which another permission is missing", func(c *clinic) {
+		c.config += "  - name: starter\n    connector: accessPackage\n    settings: { accessPackage: " + simPackage + ", policy: " + simPolicy + " }\n"
+		c.tenant(sim.TenantOptions{Type: sim.Workforce, EntitlementManagement: true, AccessPackages: []sim.AccessPackage{{ID: simPackage, Policies: []string{simPolicy}}}})
+		c.grant("AuditLog.Read.All", "EntitlementManagement.ReadWrite.All", "Application.Read.All", "GroupMember.ReadWrite.All")
+	}, map[string]string{"permissions: missing User.ReadWrite.All": line(conditionFail, "API permissions"), "tenant: kind": line(conditionWarn, "Mend permissions, missing User.ReadWrite.All, first."),
+		"tenant: users": line(conditionWarn, "Mend permissions, missing User.ReadWrite.All, first."), "destinations: starter": line(conditionWarn, "Mend permissions first.")}, []string{"permissions: permissions"}},
 	{"a superfluous permission", func(c *clinic) { c.grant(append(clinicRoles, "Mail.Read")...) },
 		map[string]string{"permissions: superfluous Mail.Read": line(conditionWarn, "Revoke permission")}, nil},
 	{"a permission that is more than needed", func(c *clinic) {

@@ -63,6 +63,7 @@ func examineToken(ctx context.Context, p *patient) []finding {
 		if err := p.proven(ctx); err != nil {
 			return nobody("token", err)
 		}
+		return []finding{fail("token", p.tokenFix(errorCode(err)), "%s", oneLine(err))}
 	}
 	took := p.tokenTook.Round(time.Millisecond)
 	switch {

@@ -193,7 +193,7 @@ func TestTheTokensCodesHaveFixes(t *testing.T) {
 		"aadsts7000214": "az keyvault certificate create",
 		"aadsts70025":   "Federated credentials",
 		"aadsts500011":  "GRAPH_URL=",
-		"no-token":      "curl -sS -o /dev/null -w '%{http_code}\n' '" + defaultAuthority + "/" + testTenant + "/v2.0/.well-known/openid-configuration'",
+		"no-token":      "curl -sS -o /dev/null -w '%{http_code}\\n' '" + defaultAuthority + "/" + testTenant + "/v2.0/.well-known/openid-configuration'",
 		"aadsts1":       "https://login.microsoftonline.com/error",
 	} {
 		if got := p.tokenFix(code); !strings.Contains(got, want) {

@@ -34,7 +34,7 @@ func examineGraph(ctx context.Context, p *patient) []finding {
 
 // reach is what to do about an address that does not answer.
 func reach(url string) string {
-	return "curl -sS -o /dev/null -w '%{http_code}\n' '" + url + "'\n" +
+	return "curl -sS -o /dev/null -w '%{http_code}\\n' '" + url + "'\n" +
 		"If that prints 200, run the doctor again. Else look at the network and the proxy between here and there, and at https://status.cloud.microsoft"
 }
 
@@ -52,8 +52,13 @@ func (p *patient) unanswered(ctx context.Context, name, permission string, err e
 	if tokenErr != nil {
 		return []finding{broken(name, p.grantPermission(least[i].Name, least[i].ID), err)}
 	}
-	if missing, _ := entra.Compare(least[i:i+1], grant.Roles); len(missing) > 0 {
+	missing, _ := entra.Compare(least, grant.Roles)
+	itself := slices.ContainsFunc(missing, func(one entra.Permission) bool { return one.Name == least[i].Name })
+	switch {
+	case itself:
 		return []finding{notAsked(name, "Mend permissions, missing "+least[i].Name+", first.", "the app is not allowed to (%s)", reasonOf(err))}
+	case len(missing) > 0:
+		return []finding{notAsked(name, "Mend permissions first.", "the app is not allowed to (%s), and lacks %s", reasonOf(err), missing[0].Name)}
 	}
 	return []finding{broken(name, "The app has "+least[i].Name+". If it was granted within the last hour, run the doctor again later; else see whether the tenant has the licence, under Entra admin center > Billing > Licenses.", err)}
 }

@@ -66,7 +66,7 @@ func TestQuestionsThatComeToNoAnswer(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s %s: %s: %s", f.State, f.Area, f.Name, f.Why))
 		}
 		want := []string{"warn one: hangs: not asked: no answer within 30s", "warn one: panics: not asked: this question has run into a defect of the program",
-			"fail two: waits: no answer within 30s", "ok two: answers: yes"}
+			"fail two: waits: no answer in time", "ok two: answers: yes"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
