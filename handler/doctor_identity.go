@@ -101,7 +101,7 @@ func (p *patient) tokenFix(code string) string {
 	case "aadsts500014":
 		return p.inTenant(fmt.Sprintf("az ad sp update --id %s --set accountEnabled=true", graphApp))
 	case "aadsts70025", "aadsts700211", "aadsts700212", "aadsts700213", "aadsts7002138", "aadsts700236":
-		return registration + " > Certificates & secrets > Federated credentials > Managed identity\nor a certificate instead:\n" + setSetting("ENTRA_CREDENTIAL", "certificate")
+		return registration + " > Certificates & secrets > Federated credentials > Managed identity\nor a certificate instead:\n" + toCertificate
 	case "aadsts90038", "aadsts900382", "aadsts900432", "aadsts500011", "aadsts70011", "aadsts1002012":
 		return setSetting("ENTRA_AUTHORITY", defaultAuthority) + "\n" + setSetting("GRAPH_URL", defaultGraph)
 	case "no-identity", "no-login", "no-az":

@@ -214,11 +214,14 @@ func nearest(name string, known []string) string {
 	return best
 }
 
+// toCertificate are the settings of an app with a certificate.
+var toCertificate = setSetting("KEY_VAULT_URL", "https://VAULT.vault.azure.net") + "\n" + setSetting("ENTRA_CERTIFICATE", "NAME") + "\n" + setSetting("ENTRA_CREDENTIAL", "certificate")
+
 func examineCredentialKind(_ context.Context, p *patient) []finding {
 	const name = "ENTRA_CREDENTIAL"
 	switch kind := cmp.Or(p.getenv(name), "certificate"); kind {
 	case "secret":
-		return []finding{warn(name, setSetting(name, "certificate"), "a client secret is for tries on one machine: whoever reads it is the app; use a certificate in Key Vault, or federated")}
+		return []finding{warn(name, toCertificate, "a client secret is for tries on one machine: whoever reads it is the app; use a certificate in Key Vault, or federated")}
 	case "certificate", "federated":
 		return []finding{good(name, "%s: no secret is kept in the settings for the tenant", kind)}
 	}

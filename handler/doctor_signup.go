@@ -35,9 +35,9 @@ func (p *patient) asPerson(ctx context.Context) (*entra.Tenant, error) {
 // asOperator says how the person's login comes to be asked.
 func asOperator(p *patient) string {
 	if p.getenv("IDENTITY_ENDPOINT") != "" {
-		return "or run the doctor on your own machine, with\n" + p.login()
+		return "or run the doctor on your own machine, with\n" + p.login() + "\n" + backToSubscription
 	}
-	return "or\n" + p.login()
+	return "or\n" + p.login() + "\n" + backToSubscription
 }
 
 // login is the command that logs a person in to the tenant.
