@@ -220,7 +220,8 @@ func (w *world) run(name string, args ...string) result {
 	cmd := exec.CommandContext(w.t.Context(), "bash", append([]string{name}, args...)...)
 	bin := filepath.Join(w.dir, "bin")
 	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + w.dir, "AZURE_CONFIG_DIR=" + filepath.Join(w.dir, "subscription"),
-		"TENANT_LOGIN=" + filepath.Join(w.dir, "tenant"), "HANDLER=" + filepath.Join(bin, "handler"), "WORLD=" + w.url, "TMPDIR=" + w.dir}, w.environment...)
+		"TENANT_LOGIN=" + filepath.Join(w.dir, "tenant"), "HANDLER=" + filepath.Join(bin, "handler"), "WORLD=" + w.url, "TMPDIR=" + w.dir,
+		"GORACE=atexit_sleep_ms=0"}, w.environment...) // or each process that stands for another takes a second to end
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
