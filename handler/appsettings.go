@@ -112,11 +112,12 @@ func (a *appSettings) resolve(ctx context.Context, getenv func(string) string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, referenceTime)
 	defer cancel()
+	vault := getenv("KEY_VAULT_URL") // not later: getenv looks at what is being resolved
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, name := range needed {
 		wg.Go(func() {
-			value, err := identity.ReadReference(ctx, a.values[name], getenv("KEY_VAULT_URL"), own, hc)
+			value, err := identity.ReadReference(ctx, a.values[name], vault, own, hc)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
