@@ -30,6 +30,8 @@ const (
 	versionsTried = 3
 	// refusedFor is how long a version that failed is left alone while another works.
 	refusedFor = 5 * time.Minute
+	// warnAgain is how often the same is said as long as it is so: alerts count lines.
+	warnAgain = 24 * time.Hour
 	// expiresSoon is how long before its end the certificate in use is warned of, once a day.
 	expiresSoon = 30 * 24 * time.Hour
 )
@@ -49,7 +51,6 @@ type certificate struct {
 	vaultErr error         // why it could not be asked the last time
 	unlisted error         // why no more than the latest version is known
 	warned   time.Time     // when it was last said that the certificate expires
-	fellBack string        // the version of which was said that it cannot be used
 }
 
 // version is one version of the certificate: as the vault lists it, and once it was loaded. Times may be zero: not known.
@@ -64,6 +65,7 @@ type version struct {
 
 	failed time.Time     // when it was last of no use; zero = it is not known to be
 	err    *signup.Error // why
+	told   time.Time     // when that was last said of the newest one
 }
 
 func newCertificate(o AppOptions) (*certificate, error) {
@@ -251,11 +253,11 @@ func (c *certificate) take(v *version) {
 		c.o.Log.Info("another version of the certificate is used from now on", "certificate", c.o.Name, "version", v.id, "before", c.using.id)
 	}
 	c.using = v
-	if newest := c.candidates(now)[0]; newest.err != nil && newest.err.Class == signup.Systemic && newest.id != c.fellBack {
-		c.fellBack = newest.id
+	if newest := c.candidates(now)[0]; newest.err != nil && newest.err.Class == signup.Systemic && now.Sub(newest.told) >= warnAgain {
+		newest.told = now
 		c.o.Log.Warn("the newest version of the certificate cannot be used; an older one is used", "certificate", c.o.Name, "newest", newest.id, "used", v.id, "err", newest.err)
 	}
-	if left := v.notAfter.Sub(now); left < expiresSoon && now.Sub(c.warned) >= 24*time.Hour {
+	if left := v.notAfter.Sub(now); left < expiresSoon && now.Sub(c.warned) >= warnAgain {
 		c.warned = now
 		c.o.Log.Warn("the certificate expires soon", "certificate", c.o.Name, "version", v.id, "days", int(left/(24*time.Hour)))
 	}

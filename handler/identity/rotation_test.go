@@ -103,6 +103,21 @@ func TestANewVersionIsUsedOnceEntraKnowsIt(t *testing.T) {
 	}
 }
 
+// An alert counts the lines of some time: one that came once would end while the fault stays.
+func TestThatTheNewestVersionCannotBeUsedIsSaidDaily(t *testing.T) {
+	inBubble(t, func(t *testing.T, w world) {
+		_, first := w.add(0, 300*day, false)
+		w.register(first)
+		w.add(1, 300*day, false)
+		c := w.open("")
+		begun := time.Now()
+		for w.token(c); time.Since(begun) < 3*day-time.Hour; {
+			w.next(c)
+		}
+		w.wantLogged(map[string]int{fellBack: 3})
+	})
+}
+
 func TestTheVaultIsAskedOnceAnHourAndTheVersionIsKept(t *testing.T) {
 	inBubble(t, func(t *testing.T, w world) {
 		_, cert := w.add(0, 300*day, false)
