@@ -32,10 +32,14 @@ func TestNothingLeaks(t *testing.T) {
 			w := openLeakWorld(t, tables)
 			w.fire("nothing yet")
 			for _, m := range moods(tables) {
-				w.signUp()
 				w.set(&m)
-				w.fire(m.name)
-				if !m.rare && w.set(nil) == 0 {
+				hits := 0
+				for try := 0; try == 0 || !m.rare && hits == 0 && try < 6; try++ { // who comes may be somebody who is brought nowhere
+					w.signUp()
+					w.fire(m.name)
+					hits += w.set(&m)
+				}
+				if !m.rare && hits == 0 {
 					t.Errorf("%s: nothing was asked meanwhile", m.name)
 				}
 				w.set(nil)
