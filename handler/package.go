@@ -27,7 +27,8 @@ var packageFiles = []string{"host.json", "signup-sync.yaml", "SyncNewUsers/funct
 var packageTime = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Run makes the zip: the same bytes each time, and the program executable whichever system makes it. The entry of the
-// program is named exactly as host.json names it, since the deployment tools compare the two.
+// program is named exactly as host.json names it, since the deployment tools compare the two. The configuration is the one that
+// all commands work with, so that what the doctor has judged is what is deployed.
 func (c packageCommand) Run(ctx context.Context, s system) error {
 	if c.Binary == "" {
 		c.Binary = filepath.Join(filepath.Dir(c.Out), "handler")
@@ -51,7 +52,11 @@ func (c packageCommand) Run(ctx context.Context, s system) error {
 	defer out.Close()
 	z := zip.NewWriter(out)
 	for _, name := range packageFiles {
-		if err := addToZip(z, name, filepath.Join(c.App, name), 0o644); err != nil {
+		path := filepath.Join(c.App, name)
+		if own := s.getenv("SIGNUP_SYNC_CONFIG"); own != "" && name == defaultConfig {
+			path = own
+		}
+		if err := addToZip(z, name, path, 0o644); err != nil {
 			return err
 		}
 	}
@@ -69,11 +74,12 @@ func (c packageCommand) Run(ctx context.Context, s system) error {
 }
 
 // build builds the program for the platform, on whichever system this is. No path and no state of the repository goes into
-// it, so that the same source and the same Go make the same bytes everywhere.
+// it, and none of the builder's own settings, so that the same source and the same Go make the same bytes everywhere, which run
+// on every processor that the platform may have.
 func (c packageCommand) build(ctx context.Context, s system) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", c.Binary, "./handler")
 	cmd.Dir = c.App
-	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "CGO_ENABLED=0", "GOEXPERIMENT=", "GOFLAGS=")
 	cmd.Stdout, cmd.Stderr = s.stderr, s.stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build the program: %w", err)

@@ -91,6 +91,31 @@ func TestPackage(t *testing.T) {
 	}
 }
 
+// Who runs this has a configuration of their own beside the project's example, which the tests are about.
+func TestThePackageHasTheConfigurationThatIsNamed(t *testing.T) {
+	program, dir := smallProgram(t, builtBinary(t)), t.TempDir()
+	own, out := filepath.Join(dir, "live.yaml"), filepath.Join(dir, "app.zip")
+	if err := os.WriteFile(own, []byte("destinations: []\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pack := func(config string) (code int, stderr string) {
+		var text bytes.Buffer
+		getenv := func(name string) string { return map[string]string{"SIGNUP_SYNC_CONFIG": config}[name] }
+		code = run(t.Context(), system{args: []string{"package", "--app", "..", "--binary", program, "--notices", own, "--out", out}, getenv: getenv, stdout: io.Discard, stderr: &text})
+		return code, text.String()
+	}
+	if code, stderr := pack(own); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	unzip(t, out, dir)
+	if got, err := os.ReadFile(filepath.Join(dir, "signup-sync.yaml")); err != nil || string(got) != "destinations: []\n" {
+		t.Errorf("it has %q, %v", got, err)
+	}
+	if code, stderr := pack(filepath.Join(dir, "absent.yaml")); code == exitOK || !strings.Contains(stderr, "absent.yaml") {
+		t.Errorf("exit code %d without the file: %s", code, stderr)
+	}
+}
+
 // smallProgram has the header of a program for the platform and the first megabyte of the real one, of which all would take
 // the race detector most of a minute to compress twice.
 func smallProgram(t *testing.T, built string) string {
