@@ -153,6 +153,9 @@ func TestDeploymentFitsTheInfrastructure(t *testing.T) {
 	if want := []string{"inputs.apply", "inputs.apply", "inputs.apply"}; !slices.Equal(changing, want) {
 		t.Errorf("steps that deploy have the conditions %v", changing)
 	}
+	if at := len(deploy.Steps) - 1; !strings.Contains(deploy.Steps[at].Run, "doctor") || !strings.HasPrefix(deploy.Steps[at-1].Uses, "azure/login@") {
+		t.Error("the doctor, who wants tokens of its own, is not asked last and just after a login: that of the beginning gets none any more")
+	}
 	if deploy.Needs != "test" || w.Jobs["test"].Uses == "" {
 		t.Error("it deploys what was not tested")
 	}
