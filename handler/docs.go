@@ -35,7 +35,7 @@ var environmentDocs = []struct{ name, doc string }{
 	{"ENTRA_AUTHORITY", "The root of the token endpoint; default `https://login.microsoftonline.com`. In national clouds `https://login.microsoftonline.us` or `https://login.partner.microsoftonline.cn`, with their `GRAPH_URL`."},
 	{"GRAPH_URL", "The root of Microsoft Graph; default `https://graph.microsoft.com`."},
 	{"AZURE_CLIENT_ID", "The Function App's user-assigned identity, for Key Vault and `federated`; outside Azure the Azure CLI's login is used instead."},
-	{"SIGNUP_SYNC_CONFIG", "The configuration file; default `signup-sync.yaml`."},
+	{"SIGNUP_SYNC_CONFIG", "The configuration file; default `signup-sync.yaml`. `make package` takes the same one."},
 	{"SYNC_SCHEDULE", "When `SyncNewUsers` runs, as NCRONTAB of six fields; read by the host. `0 * * * * *` is every minute."},
 	{"CENSUS_SCHEDULE", "When `TakeCensus` runs, likewise. `0 */15 * * * *` is every quarter of an hour: each goes on with the census under way, and does nothing while the last one is less than a day old."},
 	{"EXTRA_CA_FILE", "A PEM file of roots to trust besides the system's, for simulations on this machine."},
