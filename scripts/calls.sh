@@ -14,8 +14,7 @@ tenant_login=${TENANT_LOGIN:-$HOME/.azure-external}
 dry_run=
 role=      # what the login must be allowed for the next calls: the error for a refusal names it
 answer=    # of the last call
-work=$(mktemp -d)
-chmod 700 "$work"
+work=$(mktemp -d) # nobody else may look into it
 trap 'rm -rf "$work"' EXIT
 
 say() { printf '%s\n' "$@"; }

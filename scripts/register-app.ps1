@@ -1,13 +1,14 @@
 #requires -Version 7
 # The twin of register-app.sh, which says what each parameter is. Every step makes the same calls.
 param(
-    [Parameter(Mandatory)][guid]$Tenant, [string]$Vault, [string]$Certificate = 'signup-sync', [switch]$Exportable,
-    [string]$Federated, [string]$Name = 'signup-sync', [string]$Client, [switch]$NoConsent, [switch]$DryRun
+    [Parameter(Mandatory)][guid]$Tenant, [string]$Vault, [ValidatePattern('^[0-9a-zA-Z-]+$')][string]$Certificate = 'signup-sync', [switch]$Exportable,
+    [string]$Federated, [ValidatePattern('^[0-9a-zA-Z-]+$')][string]$Name = 'signup-sync', [string]$Client, [switch]$NoConsent, [switch]$DryRun
 )
 $ErrorActionPreference = 'Stop'
 Set-Location (Join-Path $PSScriptRoot '..')
 . scripts/calls.ps1
 if ([bool]$Vault -eq [bool]$Federated) { die 'Either -Vault or -Federated is needed.' }
+foreach ($id in $Federated, $Client) { if ($id) { $null = [guid]$id } } # or it ends here
 if ($Vault -and $Vault -notmatch '://') { $Vault = "https://$Vault.vault.azure.net" }
 $Vault = $Vault.TrimEnd('/')
 $homeLogin, $audience = if ($Federated) { 'subscription', 'AzureADMultipleOrgs' } else { 'tenant', 'AzureADMyOrg' }

@@ -170,6 +170,24 @@ func TestRegisteringKeepsOtherKeysAndDropsExpiredOnes(t *testing.T) {
 	}
 }
 
+// A patch replaces all keys; one whose material is not shown is kept by its id.
+func TestAKeyThatIsNotShownIsKept(t *testing.T) {
+	for name, script := range map[string]func(*world) result{
+		"registering": func(w *world) result { return w.register("--vault", vaultURL) },
+		"rotating":    func(w *world) result { return w.rotate() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := rotation(t, 300)
+			w.vault.add("signup-sync", time.Now().AddDate(1, 0, 0), false)
+			w.app().Keys = append(w.app().Keys, keyCredential{KeyID: "hidden", Ends: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)})
+			w.must(script(w))
+			if !slices.ContainsFunc(w.app().Keys, func(k keyCredential) bool { return k.KeyID == "hidden" }) {
+				t.Errorf("it is gone; %d keys are left", len(w.app().Keys))
+			}
+		})
+	}
+}
+
 func TestRegisteringAsksForExactlyWhatIsNeeded(t *testing.T) {
 	w := open(t)
 	args := []string{"--vault", vaultURL}

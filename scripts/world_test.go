@@ -148,7 +148,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request, tenant string, bo
 func (w *world) working() (all []int) {
 	for _, a := range w.external.applications {
 		for i, cert := range w.vault.made {
-			known := slices.ContainsFunc(a.Keys, func(k keyCredential) bool { return *k.Key == encoded(cert) })
+			known := slices.ContainsFunc(a.Keys, func(k keyCredential) bool { return k.Key != nil && *k.Key == encoded(cert) })
 			if known && time.Now().Before(cert.NotAfter) {
 				all = append(all, i)
 			}
