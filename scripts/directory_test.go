@@ -243,6 +243,9 @@ func (a *application) replaceKeys(keys []keyCredential) reply {
 		if err != nil || ends.After(cert.NotAfter) || ends.Before(time.Now()) {
 			return refuse(http.StatusBadRequest, "KeyCredentialsInvalidEndDate", "Key credential end date is invalid.")
 		}
+		if starts, err := time.Parse(time.RFC3339, k.Starts); err != nil || starts.Before(cert.NotBefore) || !starts.Before(ends) {
+			return refuse(http.StatusBadRequest, "KeyCredentialsInvalidStartDate", "Key credential start date is invalid.")
+		}
 		print := sha1.Sum(der)
 		k.KeyID, k.Custom = hex.EncodeToString(print[:8]), strings.ToUpper(hex.EncodeToString(print[:]))
 		all = append(all, k)

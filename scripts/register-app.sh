@@ -53,7 +53,7 @@ while [ $# -gt 0 ]; do
 done
 guid "$tenant" || die "--tenant must be a GUID: Entra admin center > Overview > Tenant ID."
 [ -z "$client" ] || guid "$client" || die "--client must be a GUID."
-[[ $name$certificate =~ ^[0-9a-zA-Z-]+$ ]] || die "--name and --certificate are of letters, digits and hyphens."
+[[ $name/$certificate =~ ^[0-9a-zA-Z-]+/[0-9a-zA-Z-]+$ ]] || die "--name and --certificate are of letters, digits and hyphens."
 home=tenant audience=AzureADMyOrg # where the app is registered
 if [ -n "$principal" ]; then
   guid "$principal" || die "--federated must be a GUID."

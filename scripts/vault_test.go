@@ -28,6 +28,7 @@ type certificates struct {
 	ids     []string // their versions
 	slow    int      // so many looks find it under way
 	denied  bool
+	walled  bool // by its network rules
 }
 
 type creation struct {
@@ -106,6 +107,8 @@ func (c *certificates) answer(r *http.Request, body []byte) (reply, bool) {
 	switch {
 	case r.Header.Get("Authorization") == "":
 		return reply{}, false // the challenge
+	case c.walled:
+		return refuse(http.StatusForbidden, "Forbidden", "Client address is not authorized and caller is not a trusted service. ForbiddenByFirewall"), true
 	case c.denied && r.Method != http.MethodGet:
 		return refuse(http.StatusForbidden, "Forbidden", "Caller is not authorized to perform action on resource. ForbiddenByRbac"), true
 	case below == "create" && r.Method == http.MethodPost:
