@@ -4,7 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
-	"strings"
+
+	"signup-sync/handler/identity"
 )
 
 // What to do about access in Azure: who is to get which role, on what.
@@ -37,20 +38,13 @@ func ofVault(name string) string {
 	return fmt.Sprintf(`"$(az keyvault show --name %s --query id -o tsv)"`, name)
 }
 
-// The roles on a vault that the certificate takes (docs/security.md, "Least privilege").
-const (
-	secretsUser     = "Key Vault Secrets User"
-	certificateUser = "Key Vault Certificate User"
-	cryptoUser      = "Key Vault Crypto User"
-)
-
 // vaultRoles are the commands that let the certificate be used, whose key stays in the vault or not.
 func (p *patient) vaultRoles(staysInVault bool) string {
 	scope := ofVault(p.vaultName())
 	if staysInVault {
-		return p.assignRole(certificateUser, scope) + "\n" + p.assignRole(cryptoUser, scope)
+		return p.assignRole(identity.CertificateUser, scope) + "\n" + p.assignRole(identity.CryptoUser, scope)
 	}
-	return p.assignRole(secretsUser, scope)
+	return p.assignRole(identity.SecretsUser, scope)
 }
 
 // ownFix says what to do where this process is nobody in Azure.
@@ -100,14 +94,4 @@ func onAccount(assignee, role, account string) string {
 func (p *patient) usesIdentity() bool {
 	ledger := p.getenv("LEDGER")
 	return p.getenv("AzureWebJobsStorage") == "" && (ledger == "" || ledger == "tables")
-}
-
-// vaultScope is for which service a token of the vault's is, in the vault's cloud.
-func vaultScope(root string) string {
-	for _, domain := range []string{"vault.usgovcloudapi.net", "vault.azure.cn"} {
-		if strings.Contains(root, "."+domain) {
-			return "https://" + domain + "/.default"
-		}
-	}
-	return "https://vault.azure.net/.default"
 }

@@ -14,9 +14,6 @@ import (
 	"signup-sync/handler/signup"
 )
 
-// renewAhead is how long before its end a certificate should have a successor.
-const renewAhead = 30 * 24 * time.Hour
-
 // examineCertificate looks at the versions of the app's certificate, if that is what it proves itself with.
 func examineCertificate(ctx context.Context, p *patient) []finding {
 	switch p.app.env.Credential {
@@ -103,7 +100,7 @@ func (p *patient) judgeVersion(v identity.CertificateStatus, inUse bool, refused
 		return warn(name, p.registerCertificate(v.Version), "no version is in use; the newest is %s", about)
 	case v.NotAfter.IsZero():
 		return warn(name, renew, "%s is in use, %s; when it ends is not known", about, where)
-	case left < renewAhead:
+	case left < identity.ExpiresSoon:
 		return warn(name, renew, "%s is in use, %s, and has %d days left", about, where, days)
 	}
 	return good(name, "%s is in use, %s, and has %d days left", about, where, days)

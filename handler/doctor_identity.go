@@ -35,7 +35,7 @@ func examineOwn(ctx context.Context, p *patient) []finding {
 func (p *patient) proven(ctx context.Context) error {
 	var scopes []string
 	if p.app.env.Credential == identity.Certificate {
-		scopes = append(scopes, vaultScope(p.app.env.KeyVault))
+		scopes = append(scopes, identity.VaultScope(p.app.env.KeyVault))
 	}
 	if p.usesIdentity() && p.app.env.Storage.Identity == p.app.env.Identity {
 		scopes = append(scopes, "https://storage.azure.com/.default")

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"signup-sync/handler/identity"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 )
@@ -124,7 +125,7 @@ func (p *patient) referenceFix(name string, err error) string {
 	case e.Code == "key-vault-reference":
 		return setSetting(name, vaultReference)
 	case e.Status == http.StatusForbidden:
-		return p.assignRole(secretsUser, ofVault(vault)) + "\nand look at the vault's Networking, and whether the secret is enabled"
+		return p.assignRole(identity.SecretsUser, ofVault(vault)) + "\nand look at the vault's Networking, and whether the secret is enabled"
 	case e.Status == http.StatusNotFound:
 		return storeSecret(vault, secret) + restartApp + "\nor mend the reference:\n" + setSetting(name, vaultReference)
 	case e.Status == http.StatusUnauthorized:

@@ -2,7 +2,7 @@
 // managed identity as a federated credential, or a secret for local tests), its own identity in Azure, and the operator's
 // login where a person runs it.
 //
-// It is the only package that imports azidentity, azsecrets and azkeys, and it knows nothing of Graph, so that its tests
+// It is the only package that imports azidentity and the clients of Key Vault, and it knows nothing of Graph, so that its tests
 // build in seconds. Inside the project it imports signup only.
 package identity
 

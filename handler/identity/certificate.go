@@ -32,8 +32,8 @@ const (
 	refusedFor = 5 * time.Minute
 	// warnAgain is how often the same is said as long as it is so: alerts count lines.
 	warnAgain = 24 * time.Hour
-	// expiresSoon is how long before its end the certificate in use is warned of, once a day.
-	expiresSoon = 30 * 24 * time.Hour
+	// ExpiresSoon is how long before its end the certificate in use is warned of, once a day.
+	ExpiresSoon = 30 * 24 * time.Hour
 )
 
 // certificate is the app's credential by a client certificate in Key Vault. It tries the newest version, and takes it only
@@ -108,7 +108,7 @@ func (c *certificate) GetToken(ctx context.Context, o policy.TokenRequestOptions
 	}
 	if e, ok := errors.AsType[*signup.Error](err); ok && e.Err == errRefused && c.unlisted != nil {
 		alone := *e
-		alone.Detail += "; others are not known, since the identity may not list them (" + roleSecrets + ")"
+		alone.Detail += "; others are not known, since the identity may not list them (" + SecretsUser + ")"
 		err = &alone
 	}
 	return token, err
@@ -257,7 +257,7 @@ func (c *certificate) take(v *version) {
 		newest.told = now
 		c.o.Log.Warn("the newest version of the certificate cannot be used; an older one is used", "certificate", c.o.Name, "newest", newest.id, "used", v.id, "err", newest.err)
 	}
-	if left := v.notAfter.Sub(now); left < expiresSoon && now.Sub(c.warned) >= warnAgain {
+	if left := v.notAfter.Sub(now); left < ExpiresSoon && now.Sub(c.warned) >= warnAgain {
 		c.warned = now
 		c.o.Log.Warn("the certificate expires soon", "certificate", c.o.Name, "version", v.id, "days", int(left/(24*time.Hour)))
 	}

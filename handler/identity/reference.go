@@ -28,6 +28,15 @@ func suffixOf(host string) string {
 	return ""
 }
 
+// VaultScope is what a token for a Key Vault's URL is asked for, by the vault's cloud.
+func VaultScope(root string) string {
+	suffix := suffixOf(hostOf(root))
+	if suffix == "" {
+		suffix = vaultSuffixes[0]
+	}
+	return "https://" + strings.TrimPrefix(suffix, ".") + "/.default"
+}
+
 var (
 	vaultName     = regexp.MustCompile(`^[0-9A-Za-z-]{3,24}$`)
 	secretName    = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
@@ -55,7 +64,7 @@ func ReadReference(ctx context.Context, text, vault string, own azcore.TokenCred
 	}
 	answer, err := secrets.GetSecret(ctx, r.name, r.version, nil)
 	if err != nil {
-		return "", v.explain(err, roleSecrets)
+		return "", v.explain(err, SecretsUser)
 	}
 	if answer.Value == nil {
 		return "", v.failed(signup.Systemic, 0, "it is empty")

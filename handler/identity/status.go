@@ -42,7 +42,7 @@ func (c *certificate) status(ctx context.Context) ([]CertificateStatus, error) {
 	}
 	errs := []error{c.vaultErr}
 	if c.unlisted != nil && c.vaultErr == nil {
-		errs = append(errs, c.vault.failed(signup.Systemic, 0, "the identity may not list its versions, so that the latest alone is known: give it the role "+roleSecrets))
+		errs = append(errs, c.vault.failed(signup.Systemic, 0, "the identity may not list its versions, so that the latest alone is known: give it the role "+SecretsUser))
 	}
 	for _, v := range c.candidates(now) {
 		errs = append(errs, c.load(ctx, v))

@@ -27,9 +27,9 @@ import (
 
 // The roles that allow what is asked of a Key Vault (docs: Azure built-in roles).
 const (
-	roleSecrets     = "Key Vault Secrets User"
-	roleCertificate = "Key Vault Certificate User"
-	roleSign        = "Key Vault Crypto User"
+	SecretsUser     = "Key Vault Secrets User"
+	CertificateUser = "Key Vault Certificate User"
+	CryptoUser      = "Key Vault Crypto User"
 )
 
 // vault is a Key Vault as far as one certificate of it goes: with it come a secret and a key of its name.
@@ -61,7 +61,7 @@ func (v *vault) list(ctx context.Context) ([]*version, error) {
 	for pager := v.secrets.NewListSecretPropertiesVersionsPager(v.name, nil); pager.More(); {
 		page, err := pager.NextPage(ctx)
 		if err != nil {
-			return nil, v.explain(err, roleSecrets)
+			return nil, v.explain(err, SecretsUser)
 		}
 		for _, s := range page.Value {
 			if s == nil || s.ID.Version() == "" {
@@ -114,7 +114,7 @@ func (v *vault) load(ctx context.Context, id string) (*material, error) {
 		return nil, err // it is a secret and no certificate
 	}
 	if certErr != nil {
-		if known := v.explain(certErr, roleCertificate+" (the secret has no private key)"); known.Status != http.StatusForbidden || !forbidden(err) {
+		if known := v.explain(certErr, CertificateUser+" (the secret has no private key)"); known.Status != http.StatusForbidden || !forbidden(err) {
 			return nil, known
 		}
 		return nil, err // neither may be read; one role is enough
@@ -137,7 +137,7 @@ func (v *vault) load(ctx context.Context, id string) (*material, error) {
 func (v *vault) loadSecret(ctx context.Context, id string) (*material, error) {
 	answer, err := v.secrets.GetSecret(ctx, v.name, id, nil)
 	if err != nil {
-		e := v.explain(err, roleSecrets)
+		e := v.explain(err, SecretsUser)
 		if e.Status == http.StatusForbidden {
 			e.Err = errNoKey
 		}
@@ -159,7 +159,7 @@ func (v *vault) sign(ctx context.Context, keyVersion string, digest []byte) ([]b
 	algorithm := azkeys.SignatureAlgorithmPS256
 	answer, err := v.keys.Sign(ctx, v.name, keyVersion, azkeys.SignParameters{Algorithm: &algorithm, Value: digest}, nil)
 	if err != nil {
-		return nil, v.explain(err, roleSign)
+		return nil, v.explain(err, CryptoUser)
 	}
 	return answer.Result, nil
 }
