@@ -140,11 +140,11 @@ var breakages = []breakage{
 	{"a kind that is not shown", func(c *clinic) { c.logIn("Policy.Read.All", "EventListener.Read.All") },
 		map[string]string{"tenant: kind": line(conditionWarn, "az login --tenant "+simTenant)}, nil},
 	{"people with a work or school address, who are left out", func(c *clinic) { c.reconfigure("profile:\n", "signups: { origins: [selfService] }\nprofile:\n") },
-		map[string]string{"tenant: sign-up policy": line(conditionWarn, "add emailVerified to signups.origins")}, nil},
+		map[string]string{"tenant: sign-up policy": line(conditionWarn, `{"allowEmailVerifiedUsersToJoinOrganization":false}`)}, nil},
 	{"nobody can sign up with a work or school address", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n")
 		c.tenant(sim.TenantOptions{NoEmailSubscriptions: true})
-	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, "az rest --method PATCH")}, nil},
+	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, `"allowedToSignUpEmailBasedSubscriptions":true`)}, nil},
 	{"an operator who may not read policies", func(c *clinic) { c.logIn("Organization.Read.All") },
 		map[string]string{"tenant: sign-up policy": line(conditionWarn, "Graph Explorer"), "tenant: user flows": line(conditionWarn, "External Identities > User flows")}, nil},
 	{"user flows that let nobody sign up", func(c *clinic) {

@@ -91,17 +91,22 @@ func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
 	verified := slices.Contains(p.app.config.Signups.Origins, signup.EmailVerified)
 	switch who := policy.SelfService(); {
 	case verified && who != "anyone" && !p.selfService():
-		return []finding{warn(name, p.policyFix(), "%s can sign up with a work or school address, and signups.origins has emailVerified alone", who)}
+		return []finding{warn(name, p.policyFix(true), "%s can sign up with a work or school address, and signups.origins has emailVerified alone", who)}
 	case !verified && who == "anyone":
-		return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\n"+p.policyFix(), "anyone with a mailbox in a verified domain can sign up, and signups.origins leaves them out")}
+		return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\n"+p.policyFix(false), "anyone with a mailbox in a verified domain can sign up, and signups.origins leaves them out")}
 	default:
 		return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", who, policy.InvitesFrom)}
 	}
 }
 
-// policyFix is the command that opens or closes the tenant for people with a work or school address.
-func (p *patient) policyFix() string {
-	return p.inTenant(fmt.Sprintf(`az rest --method PATCH --url "%s/v1.0/policies/authorizationPolicy" --body '{"allowedToSignUpEmailBasedSubscriptions":true,"allowEmailVerifiedUsersToJoinOrganization":true}'`, p.app.env.Graph))
+// policyFix is the command that opens the tenant for people with a work or school address, or closes it for those who have
+// no account yet.
+func (p *patient) policyFix(open bool) string {
+	body := `{"allowEmailVerifiedUsersToJoinOrganization":false}`
+	if open {
+		body = `{"allowedToSignUpEmailBasedSubscriptions":true,"allowEmailVerifiedUsersToJoinOrganization":true}`
+	}
+	return p.inTenant(fmt.Sprintf(`az rest --method PATCH --url "%s/v1.0/policies/authorizationPolicy" --body '%s'`, p.app.env.Graph, body))
 }
 
 // examineUserFlows reads which user flows let people sign up, and what they ask them.

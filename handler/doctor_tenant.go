@@ -155,7 +155,10 @@ func examineAudit(ctx context.Context, p *patient) []finding {
 	}
 	if !a.Kept && retention > kept {
 		return append(all, warn("audit retention", "In signup-sync.yaml: sync: { auditRetention: 168h }\nEntra admin center > Billing > Licenses shows whether there is Microsoft Entra ID P1, with which the log is kept for 720h.",
-			"there is no record of the first day of sync.auditRetention (%v): the log is not kept for so long, or the tenant is younger", retention))
+			"there is no record as old as sync.auditRetention (%v): the log is not kept for so long, or the tenant is younger", retention))
+	}
+	if !a.Kept {
+		return append(all, good("audit retention", "every tenant keeps the log for %v, by Microsoft's word; there is no record yet by which that could be seen", kept))
 	}
 	return append(all, good("audit retention", "the log is kept for %v, as sync.auditRetention says", retention))
 }
