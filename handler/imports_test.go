@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"handler/connector/tdstest":       {},
 	"handler/sim":                     {"handler/signup"},
 	"handler/soak":                    {},
+	"handler/bench":                   {},
 }
 
 // fences is who may import what is heavy or dangerous to have everywhere.
@@ -49,7 +50,7 @@ var fences = map[string][]string{
 }
 
 // plain are the packages that keep to the standard library.
-var plain = []string{"handler/signup", "handler/functions", "handler/functions/devhost", "handler/connector/databasetest", "handler/connector/tdstest", "handler/sim"}
+var plain = []string{"handler/signup", "handler/functions", "handler/functions/devhost", "handler/connector/databasetest", "handler/connector/tdstest", "handler/sim", "handler/bench"}
 
 const module = "signup-sync/"
 
