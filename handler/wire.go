@@ -194,7 +194,8 @@ func (a *app) openDestinations(log *slog.Logger) ([]pipeline.Destination, error)
 type report struct {
 	pipeline.Summary
 	GraphCalls         int64 `json:"graphCalls"`
-	LedgerTransactions int64 `json:"ledgerTransactions"` // that wrote rows; notes are counted apart
+	GraphThrottled     int64 `json:"graphThrottled,omitempty"` // of those calls
+	LedgerTransactions int64 `json:"ledgerTransactions"`       // that wrote rows; notes are counted apart
 	LedgerNotes        int64 `json:"ledgerNotes"`
 	LedgerReads        int64 `json:"ledgerReads"`
 	Undecodable        int64 `json:"undecodable,omitempty"` // records that detectors passed over
@@ -202,12 +203,13 @@ type report struct {
 
 // syncNewUsers is the function SyncNewUsers.
 func (a *app) syncNewUsers(ctx context.Context, in functions.Invocation) (any, error) {
-	calls, counts, passed := a.tenant.Calls(), a.ledger.Counts(), a.tenant.Counts().Undecodable
+	calls, counts, graph := a.tenant.Calls(), a.ledger.Counts(), a.tenant.Counts()
 	sum, err := a.engine.Run(ctx, pipeline.Trigger{Invocation: in.ID, PastDue: in.Timer.PastDue, Last: in.Timer.Last})
-	after := a.ledger.Counts()
-	return report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
-		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads,
-		Undecodable: a.tenant.Counts().Undecodable - passed}, err
+	after, graphAfter := a.ledger.Counts(), a.tenant.Counts()
+	return report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, GraphThrottled: graphAfter.Throttled - graph.Throttled,
+		LedgerTransactions: after.Transactions - counts.Transactions,
+		LedgerNotes:        after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads,
+		Undecodable: graphAfter.Undecodable - graph.Undecodable}, err
 }
 
 // censusReport is the summary of one invocation of TakeCensus. Both functions may be at work at once, and then their

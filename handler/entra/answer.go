@@ -46,6 +46,9 @@ func (c *client) refusal(resp *http.Response, r request) *failure {
 
 	class, code, _ := signup.StatusClass(resp.StatusCode)
 	e := &signup.Error{Class: class, Code: code, Status: resp.StatusCode, RetryAfter: c.retryAfter(resp)}
+	if class == signup.Throttled {
+		c.throttled.Add(1)
+	}
 	if class == signup.Throttled && e.RetryAfter == 0 {
 		e.RetryAfter = c.jitter(20 * time.Second)
 	}

@@ -85,6 +85,7 @@ type client struct {
 	timeout    time.Duration
 	paces      [kinds]*pace
 	calls      [kinds]atomic.Int64
+	throttled  atomic.Int64
 }
 
 func newClient(o Options, root *url.URL) (*client, error) {

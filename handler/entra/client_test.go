@@ -109,14 +109,18 @@ func TestThrottlingIsReturnedNotSleptBeyondTheDeadline(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 	defer cancel()
 	g := newGraph(t, answer(429, `{}`, "Retry-After", "9"))
-	err := g.open().Check(ctx)
+	tenant := g.open()
+	err := tenant.Check(ctx)
 	e, ok := errors.AsType[*signup.Error](err)
 	if !ok || e.Class != signup.Throttled || e.RetryAfter != 9*time.Second || len(g.clock.slept) > 0 {
 		t.Errorf("got %v after sleeping %v, want a throttling for 9s and no sleep", err, g.clock.slept)
 	}
+	if n := tenant.Counts().Throttled; n != 1 {
+		t.Errorf("got %d throttled calls, want 1", n)
+	}
 
 	g = newGraph(t, page(""))
-	tenant := g.open()
+	tenant = g.open()
 	for range 2 { // two queries each
 		if _, err := events(t, tenant.Audit(), window); err != nil {
 			t.Fatal(err)

@@ -137,6 +137,7 @@ func (t *Tenant) Directory() signup.Detector { return t.directory }
 // Counts says what was asked of Graph, each try counted, and how many records were passed over.
 type Counts struct {
 	Audit, SignUps, Directory, Profiles, Updates, Applications, Members, Packages int64 // calls
+	Throttled                                                                     int64 // … that were answered with throttling
 	Undecodable                                                                   int64 // records in whole pages that could not be decoded
 }
 
@@ -146,7 +147,7 @@ func (t *Tenant) Counts() Counts {
 	return Counts{
 		Audit: n(auditCall), SignUps: n(signUpCall), Directory: n(directoryCall), Profiles: n(profileCall),
 		Updates: n(updateCall), Applications: n(applicationCall), Members: n(memberCall), Packages: n(packageCall),
-		Undecodable: t.undecodable.Load(),
+		Throttled: t.client.throttled.Load(), Undecodable: t.undecodable.Load(),
 	}
 }
 

@@ -93,7 +93,9 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 			errs = append(errs, res.Err)
 		}
 	}
-	if opened := leave(failures(errs)...); opened != nil {
+	answers := failures(errs)
+	r.throttled(name, answers)
+	if opened := leave(answers...); opened != nil {
 		r.leftAlone(name, opened)
 	}
 	cut := ctx.Err() != nil
@@ -102,6 +104,17 @@ func (r *run) through(ctx context.Context, name string, since []time.Time, call 
 			return nil
 		}
 		return &signup.Outcome{Destination: name, Account: results[i].Account, Err: results[i].Err, LastSuccess: last}
+	}
+}
+
+// throttled counts the turns of a destination that were answered with throttling.
+func (r *run) throttled(name string, answers []error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, err := range answers {
+		if err != nil && signup.ClassOf(err) == signup.Throttled {
+			r.sum.destination(name).Throttled++
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	for _, row := range rows {
 		switch j, after := r.prepare(row, users, err); {
 		case j != nil:
+			j.before = row
 			jobs = append(jobs, j)
 		default:
 			changes = append(changes, change{row, after})
@@ -46,7 +47,7 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	r.Each(len(jobs), func(i int) { r.patch(workCtx, jobs[i]) })
 	now := r.Clock.Now()
 	for _, j := range jobs {
-		changes = append(changes, change{j.row, j.saved.Settle(now, j.list(), r.jitter)})
+		changes = append(changes, change{j.before, j.saved.Settle(now, j.list(), r.jitter)})
 	}
 	r.settle(ctx, changes)
 }

@@ -252,3 +252,19 @@ func (r *run) openGates(saved []namedBreaker) {
 }
 
 func (e *Engine) gateNames() []string { return append(e.destinationNames(), signup.Profile) }
+
+// tellBreakers puts the breakers that are not closed into the summary.
+func (r *run) tellBreakers() {
+	for _, name := range r.gateNames() {
+		g := r.gates[name]
+		if g == nil { // the run could not begin
+			continue
+		}
+		switch b, now := g.snapshot(), r.Clock.Now(); {
+		case b.Open(now):
+			r.sum.destination(name).Breaker = "open"
+		case b.HalfOpen(now):
+			r.sum.destination(name).Breaker = "half-open"
+		}
+	}
+}

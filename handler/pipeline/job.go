@@ -9,7 +9,8 @@ import (
 
 // job is one user being worked on.
 type job struct {
-	row      signup.Row        // with the intent
+	before   signup.Row        // with the intent, as it came
+	row      signup.Row        // … with the origin, once the profile is read
 	saved    signup.Row        // as it is in the ledger, where some of what follows may be known already
 	user     signup.User       // as the directory has it
 	order    []string          // the destinations, each behind those it needs, and the profile

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"iter"
 	"slices"
 	"time"
 )
@@ -28,6 +29,25 @@ func (l *Lags) Add(d time.Duration) {
 	l.Counts[class]++
 	l.Most = max(l.Most, d)
 }
+
+// Classes yields the upper bound of each class, which belongs to it, and how many it has; the last class has no bound but
+// the greatest lag of all.
+func (l Lags) Classes() iter.Seq2[time.Duration, int] {
+	return func(yield func(time.Duration, int) bool) {
+		for class, n := range l.Counts {
+			bound := l.Most
+			if class < len(lagBounds) {
+				bound = lagBounds[class]
+			}
+			if !yield(bound, n) {
+				return
+			}
+		}
+	}
+}
+
+// LagBounds are the upper bounds of the classes but for the last, which has none.
+func LagBounds() []time.Duration { return slices.Clone(lagBounds) }
 
 // Merge counts what the other has counted.
 func (l *Lags) Merge(other Lags) {

@@ -173,6 +173,7 @@ func (r *run) end(ctx context.Context) error {
 	defer cancel()
 	r.sum.Ended = r.Clock.Now()
 	r.survive()
+	r.tellBreakers()
 	r.log.Info("run done", "users", r.sum.Users, "new", r.sum.newUsers(), "detectors", r.sum.Detectors, "destinations", r.sum.Destinations)
 	err := r.saveState(ctx)
 	return errors.Join(r.freeLease(ctx, &r.sum), err)

@@ -17,9 +17,18 @@ type Summary struct {
 	Busy         bool                 `json:"busy,omitempty"` // another run holds the lease: nothing was done
 	Detectors    []DetectorSummary    `json:"detectors,omitempty"`
 	Users        int                  `json:"users"` // settled, for now or for good
+	Signups      []OriginSummary      `json:"signups,omitempty"`
 	Destinations []DestinationSummary `json:"destinations,omitempty"`
 
 	fresh int // users taken from memory
+}
+
+// OriginSummary counts users whose origin this run was the first to tell; whose origin was unknown until then was counted
+// as that before.
+type OriginSummary struct {
+	Origin   signup.Origin `json:"origin"`
+	Detector string        `json:"detector"` // which saw them first
+	Users    int           `json:"users"`
 }
 
 // DetectorSummary is what one detector showed in a run.
@@ -45,14 +54,20 @@ type DestinationSummary struct {
 	Failed     int    `json:"failed,omitempty"`
 	Pending    int    `json:"pending,omitempty"` // tried, to be tried again
 
+	Throttled int    `json:"throttled,omitempty"` // turns that were answered with throttling
+	Breaker   string `json:"breaker,omitempty"`   // at the end: "open", "half-open"; "" = closed
+
 	LagP50 float64 `json:"lagP50,omitempty"` // seconds from the sign-up until associated; replayed, backfilled and missed users aside
 	LagP99 float64 `json:"lagP99,omitempty"`
-	lags   Lags
+	Lags   Lags    `json:"lags,omitzero"` // all of them
 }
 
 // add counts one settled row.
 func (s *Summary) add(c change) {
 	s.Users++
+	if told := c.after.Origin; told != "" && c.before.Origin != told {
+		s.signups(told, c.after.Detector).Users++
+	}
 	for i, a := range c.after.Associations {
 		before := c.before.Associations[i]
 		if before.State != signup.Pending {
@@ -63,8 +78,8 @@ func (s *Summary) add(c change) {
 		case signup.Associated:
 			d.Associated++
 			if !c.after.Unsure && a.Opened.IsZero() { // otherwise the delay is not the destination's, nor ours
-				d.lags.Add(a.Settled.Sub(c.after.At))
-				d.LagP50, d.LagP99 = seconds(d.lags.Quantile(0.5)), seconds(d.lags.Quantile(0.99))
+				d.Lags.Add(a.Settled.Sub(c.after.At))
+				d.LagP50, d.LagP99 = seconds(d.Lags.Quantile(0.5)), seconds(d.Lags.Quantile(0.99))
 			}
 		case signup.Skipped:
 			d.Skipped++
@@ -74,6 +89,16 @@ func (s *Summary) add(c change) {
 			d.Pending++
 		}
 	}
+}
+
+func (s *Summary) signups(o signup.Origin, detector string) *OriginSummary {
+	for i := range s.Signups {
+		if s.Signups[i].Origin == o && s.Signups[i].Detector == detector {
+			return &s.Signups[i]
+		}
+	}
+	s.Signups = append(s.Signups, OriginSummary{Origin: o, Detector: detector})
+	return &s.Signups[len(s.Signups)-1]
 }
 
 func (s *Summary) destination(name string) *DestinationSummary {
