@@ -2,10 +2,11 @@
 // sign-ups, the users' profiles, the patch of a user's own record, the destinations that live in the tenant itself
 // (groups, access packages).
 //
-// It is the only package that imports msgraph-sdk-go. The SDK's request builders make the requests and
-// its models the bodies, but for the destinations' (direct.go says why); the requests are sent, paced and tried again here, and the answers decoded into small structs,
-// because the SDK's own pipeline corrupts retried writes and sleeps through deadlines (kiota-http-go#183), and its model
-// parser takes an order of magnitude more time and memory. Inside the project it imports signup only.
+// It is the only package that imports msgraph-sdk-go. The SDK's request builders make the requests, but for the
+// destinations' (direct.go says why), and its writer the bodies; the requests are sent, paced and tried again here, and
+// the answers decoded into small structs, because the SDK's own pipeline corrupts retried writes and sleeps through
+// deadlines (kiota-http-go#183), and its model parser takes an order of magnitude more time and memory. None of its
+// models is linked (update.go says how). Inside the project it imports signup only.
 package entra
 
 import (

@@ -2,7 +2,6 @@ package entra
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	abstractions "github.com/microsoft/kiota-abstractions-go"
+	"github.com/microsoft/kiota-abstractions-go/serialization"
 	"github.com/microsoftgraph/msgraph-sdk-go/models"
 
 	"signup-sync/handler/signup"
@@ -84,30 +84,20 @@ func (t *Tenant) written(ctx context.Context, p signup.Patch) (map[string]string
 	return names, nil
 }
 
-// patch makes the request from a fresh model: one that was read before would be sent without its changes. Attributes
-// are added to what the model writes, which has no way to write an extension's null, and sorted: the same patch is the
-// same bytes.
+// patch makes the request, with nothing in it but what is to change.
 func (t *Tenant) patch(ctx context.Context, id signup.UserID, p signup.Patch, names map[string]string) (*abstractions.RequestInformation, error) {
-	u := models.NewUser()
+	u := user{fields: map[string]any{"@odata.type": "#microsoft.graph.user"}}
 	if p.DisplayName != "" {
-		u.SetDisplayName(&p.DisplayName)
+		u.fields["displayName"] = p.DisplayName
 	}
 	if p.UserPrincipalName != "" {
-		u.SetUserPrincipalName(&p.UserPrincipalName)
-	}
-	info, err := t.client.users().ByUserId(string(id)).ToPatchRequestInformation(ctx, u, nil)
-	if err != nil {
-		return nil, fmt.Errorf("write the patch: %w", err)
-	}
-	var fields map[string]any
-	if err := json.Unmarshal(info.Content, &fields); err != nil {
-		return nil, fmt.Errorf("write the patch: %w", err)
+		u.fields["userPrincipalName"] = p.UserPrincipalName
 	}
 	// Of onPremises only what is named is changed.
 	inner := map[string]any{}
 	set := func(name string, value any) {
 		if property := names[name]; isExtension(property) {
-			fields[property] = value
+			u.fields[property] = value
 		} else {
 			inner[property] = value
 		}
@@ -119,10 +109,36 @@ func (t *Tenant) patch(ctx context.Context, id signup.UserID, p signup.Patch, na
 		set(name, nil)
 	}
 	if len(inner) > 0 {
-		fields[onPremises] = inner
+		u.fields[onPremises] = inner
 	}
-	info.Content, err = json.Marshal(fields)
-	return info, err
+	info, err := t.client.users().ByUserId(string(id)).ToPatchRequestInformation(ctx, u, nil)
+	if err != nil {
+		return nil, fmt.Errorf("write the patch: %w", err)
+	}
+	return info, nil
+}
+
+// user stands for the SDK's model of a user in what the builder writes. With the model itself the linker would keep all
+// models there are, 24 MB: it cannot know which of their methods reflection calls, and each makes others.
+type user struct {
+	models.Userable // nil: all that is called is Serialize
+	fields          map[string]any
+}
+
+// Serialize writes the fields, sorted: the same patch is the same bytes.
+func (u user) Serialize(w serialization.SerializationWriter) error {
+	for _, name := range slices.Sorted(maps.Keys(u.fields)) {
+		var err error
+		if value := u.fields[name]; value == nil {
+			err = w.WriteNullValue(name)
+		} else {
+			err = w.WriteAnyValue(name, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refineUPN tells a name that is taken from one that is refused. Graph's code for both is Request_BadRequest; the
