@@ -53,7 +53,14 @@ func (p Part) Write() error {
 	if dir == "" {
 		return nil
 	}
-	body, err := json.MarshalIndent(p, "", "\t")
+	if !filepath.IsAbs(dir) { // of the project's root, since a test runs in its package's folder
+		root, err := projectRoot()
+		if err != nil {
+			return err
+		}
+		dir = filepath.Join(root, dir)
+	}
+	body, err := json.MarshalIndent(stamp(p), "", "\t")
 	if err != nil {
 		return fmt.Errorf("write the part %s: %w", p.Name, err)
 	}
