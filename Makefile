@@ -9,6 +9,18 @@ MOST    ?= 200
 ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
+NODE_MODULES := $(AZURITE)/node_modules $(FROMNPM)/node_modules
+
+# What 'make bench' measures, one after the other, so that none disturbs another. 'go test' has a -cpu of its own.
+PARTS   ?= burst compare cpu footprint size cost growth decode build
+BURST   ?= 10000
+MEASURE := BENCH_DIR=bin/bench CGO_ENABLED=0 $(GO) test -count 1 -timeout 60m -v
+MEASURES_burst     := -run TestBurst -burst $(BURST)
+MEASURES_compare   := -run TestCompare -compare
+MEASURES_cpu       := -run TestCPU -args -cpu
+MEASURES_footprint := -run TestFootprint -footprint
+MEASURES_size      := -run TestSize -size
+MEASURES_cost      := -run TestCost -cost
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 LDFLAGS := -ldflags '-s -w'
@@ -32,11 +44,24 @@ databases: ## Install PostgreSQL and MariaDB, which the tests start for themselv
 shell: ## Install shellcheck and what stands for the Azure CLI in tests, where this is Debian and root
 	@sh .ci/shell
 
-bench: ## Measure decoding beside the Graph SDK's own parser
-	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./handler/entra
+bench: ## Measure PARTS (default: everything, some 15 minutes), and write docs/performance.md and bench.json of them
+	@$(if $(filter file,$(origin PARTS)),rm -rf bin/bench)
+	@failed=; for part in $(PARTS); do $(MAKE) --no-print-directory bench-$$part || failed="$$failed $$part"; done; \
+	$(MEASURE) ./handler/bench -run TestReport -report && { test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }; }
 
-growth: $(AZURITE)/node_modules ## Measure what a run, a sweep and a census cost with ROWS settled rows in the ledger, some minutes
-	CGO_ENABLED=0 $(GO) test -run TestGrowth -v -timeout 60m ./handler/pipeline -growth $(ROWS)
+bench-burst bench-compare bench-cpu bench-footprint bench-size bench-cost: bench-%: $(NODE_MODULES)
+	$(MEASURE) ./handler/bench $(MEASURES_$*)
+
+bench-growth: growth
+
+bench-decode:
+	$(MEASURE) ./handler/entra -run TestDecode -decode
+
+bench-build:
+	$(MEASURE) ./handler/bench -run TestBuild -cold
+
+growth: $(NODE_MODULES) ## Measure what a run, a sweep and a census cost with ROWS settled rows in the ledger, some minutes
+	$(MEASURE) ./handler/pipeline -run TestGrowth -growth $(ROWS)
 
 soak: ## Play SEEDS simulations of the whole engine, each with people and faults of its own, and the test of isolation
 	CGO_ENABLED=0 $(GO) test -c -o bin/soak.test ./handler/soak
@@ -71,4 +96,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases shell bench growth soak mutants package vulnerabilities lint docs sim clean
+.PHONY: help build run test databases shell bench $(PARTS:%=bench-%) growth soak mutants package vulnerabilities lint docs sim clean
