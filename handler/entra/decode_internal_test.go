@@ -8,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	kjson "github.com/microsoft/kiota-serialization-json-go"
-	"github.com/microsoftgraph/msgraph-sdk-go/models"
-
 	"signup-sync/handler/signup"
 )
 
@@ -38,51 +35,6 @@ func decodeLargePage(body []byte) (int, error) {
 	s := newSieve(&Tenant{}, "audit", signup.Window{From: time.Unix(0, 0), To: time.Unix(1<<40, 0)})
 	_, err := decodePage(newDecoder(bytes.NewReader(body)), s.auditRecord)
 	return len(s.events), err
-}
-
-// BenchmarkDecodeAuditPage compares a page's way to events with the SDK's own model parser on the same bytes.
-func BenchmarkDecodeAuditPage(b *testing.B) {
-	const records = 1000
-	body := largePage(records)
-	b.Run("ours", func(b *testing.B) {
-		b.SetBytes(int64(len(body)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if n, err := decodeLargePage(body); n != records || err != nil {
-				b.Fatal(n, err)
-			}
-		}
-	})
-	b.Run("sdk", func(b *testing.B) {
-		b.SetBytes(int64(len(body)))
-		b.ReportAllocs()
-		for b.Loop() {
-			node, err := kjson.NewJsonParseNodeFactory().GetRootParseNode("application/json", body)
-			if err != nil {
-				b.Fatal(err)
-			}
-			v, err := node.GetObjectValue(models.CreateDirectoryAuditCollectionResponseFromDiscriminatorValue)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if n := len(v.(models.DirectoryAuditCollectionResponseable).GetValue()); n != records {
-				b.Fatal(n)
-			}
-		}
-	})
-}
-
-// A page's memory must not grow with what its records hold besides what is needed.
-func TestALargePageStaysCheap(t *testing.T) {
-	body := largePage(1000)
-	perRecord := testing.AllocsPerRun(3, func() {
-		if n, err := decodeLargePage(body); n != 1000 || err != nil {
-			t.Fatal(n, err)
-		}
-	}) / 1000
-	if perRecord > 20 {
-		t.Errorf("got %.1f allocations a record, want at most 20", perRecord)
-	}
 }
 
 func TestAnAnswerThatIsTooLargeIsAnError(t *testing.T) {
