@@ -68,9 +68,10 @@ func (m mark) window(now, since time.Time, overlap, retention time.Duration, t T
 	return signup.Window{From: from, To: now}, gap
 }
 
-// head is the first piece of w, of at most step.
+// head is the first piece of w, of one step. What would be left of less than half a step is read with it: the window of every
+// run is an overlap of an hour and the minute since, and would cost two reads and two notes, each minute and for each detector.
 func head(w signup.Window, step time.Duration) signup.Window {
-	if to := w.From.Add(step); to.Before(w.To) {
+	if to := w.From.Add(step); w.To.Sub(to) >= step/2 {
 		w.To = to
 	}
 	return w
