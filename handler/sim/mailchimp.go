@@ -75,6 +75,7 @@ func NewMailchimp(o MailchimpOptions) *Mailchimp {
 	mux.Handle("GET /3.0/lists/{list}", s.route("audience", s.audience))
 	mux.Handle("GET /3.0/lists/{list}/merge-fields", s.route("fields", s.fields))
 	mux.Handle("GET /3.0/lists/{list}/members", s.route("list", s.list))
+	mux.Handle("POST /3.0/lists/{list}/members", s.route("post", s.post))
 	mux.Handle("GET /3.0/lists/{list}/members/{member}", s.route("get", s.get))
 	mux.Handle("PUT /3.0/lists/{list}/members/{member}", s.route("put", s.put))
 	mux.Handle("POST /3.0/lists/{list}/members/{member}/tags", s.route("tags", s.tag))
@@ -86,7 +87,8 @@ func NewMailchimp(o MailchimpOptions) *Mailchimp {
 // ServeHTTP is the account's root; the paths begin with /3.0.
 func (s *Mailchimp) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Calls counts the calls that were let in, by "ping", "audience", "fields", "list", "get", "put", "tags" and "unknown".
+// Calls counts the calls that were let in, by "ping", "audience", "fields", "list", "post", "get", "put", "tags" and
+// "unknown".
 func (s *Mailchimp) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

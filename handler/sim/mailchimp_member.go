@@ -173,7 +173,7 @@ func (s *Mailchimp) get(r *mailchimpCall) mailchimpReply {
 	return mailchimpReply{200, s.object(m)}
 }
 
-// memberChange is the body of a PUT; what it holds besides is dropped.
+// memberChange is the body of a PUT or a POST; what it holds besides is dropped.
 type memberChange struct {
 	Email       string         `json:"email_address"`
 	StatusIfNew string         `json:"status_if_new"`
@@ -208,6 +208,23 @@ func (s *Mailchimp) put(r *mailchimpCall) mailchimpReply {
 		m.Status = c.Status
 		m.Asked += asksFor(c.Status)
 	}
+	s.apply(c, m)
+	return mailchimpReply{200, s.object(m)}
+}
+
+// post makes a contact; an address that has one, archived or not, is refused. The tags that it may name are not taken.
+func (s *Mailchimp) post(r *mailchimpCall) mailchimpReply {
+	var c memberChange
+	if json.Unmarshal(r.body, &c) != nil {
+		return mailchimpRefusal(400, "JSON Parse Error", "We encountered an unspecified JSON parsing error.")
+	}
+	c.StatusIfNew = c.Status
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bad := s.refuse(c, nil, r.query.Get("skip_merge_validation") == "true"); bad != nil {
+		return *bad
+	}
+	m := s.add(MailchimpMember{Status: c.Status, Asked: asksFor(c.Status)})
 	s.apply(c, m)
 	return mailchimpReply{200, s.object(m)}
 }

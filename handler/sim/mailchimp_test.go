@@ -247,3 +247,22 @@ func TestMailchimpTakesTenConnections(t *testing.T) {
 	close(leave)
 	wg.Wait()
 }
+
+// A POST makes a contact and never changes one.
+func TestMailchimpPostMakesOnce(t *testing.T) {
+	there := sim.NewMailchimp(sim.MailchimpOptions{Clock: sim.NewClock(start)})
+	const body = `{"email_address":"a@example.com","status":"subscribed","merge_fields":{"FNAME":"Ada"}}`
+	if status, got := chimpDo(t, there, "POST", "/members", body); status != 200 || got["status"] != "subscribed" {
+		t.Errorf("got %d %v", status, got)
+	}
+	there.Edit("a@example.com", func(m *sim.MailchimpMember) { m.Status = "archived" })
+	if status, got := chimpDo(t, there, "POST", "/members", body); status != 400 || got["title"] != "Member Exists" {
+		t.Errorf("got %d %v", status, got)
+	}
+	if status, got := chimpDo(t, there, "POST", "/members", `{"email_address":"b@example.com","status_if_new":"subscribed"}`); status != 400 {
+		t.Errorf("without a status: got %d %v", status, got)
+	}
+	if all := there.Members(); len(all) != 1 || all[0].Status != "archived" || all[0].Merge["FNAME"] != "Ada" {
+		t.Errorf("got %v", all)
+	}
+}

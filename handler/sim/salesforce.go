@@ -67,6 +67,7 @@ func NewSalesforce(o SalesforceOptions) *Salesforce {
 	mux.HandleFunc("POST /services/oauth2/token", s.token)
 	const data = "/services/data/{version}"
 	mux.Handle("PATCH "+data+"/composite/sobjects/{object}/{field}", s.route("collection", s.upsertAll))
+	mux.Handle("POST "+data+"/sobjects/{object}", s.route("create", s.createOne))
 	mux.Handle("PATCH "+data+"/sobjects/{object}/{field}/{value}", s.route("upsert", s.upsertOne))
 	mux.Handle("PATCH "+data+"/sobjects/{object}/{id}", s.route("update", s.updateOne))
 	mux.Handle("GET "+data+"/sobjects/{object}/{field}/{value}", s.route("find", s.retrieveOne))
@@ -80,8 +81,8 @@ func NewSalesforce(o SalesforceOptions) *Salesforce {
 // ServeHTTP is the root of the org's My Domain; the paths begin with /services.
 func (s *Salesforce) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Calls counts the calls that were let in, by "collection", "upsert", "update", "find", "retrieve", "describe" and "unknown",
-// and "token" for those that got one.
+// Calls counts the calls that were let in, by "collection", "create", "upsert", "update", "find", "retrieve", "describe"
+// and "unknown", and "token" for those that got one.
 func (s *Salesforce) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

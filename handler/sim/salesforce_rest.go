@@ -57,6 +57,19 @@ func (s *Salesforce) upsertAll(c *salesforceCall) salesforceReply {
 	return salesforceReply{200, answers}
 }
 
+// createOne makes a record, whatever there is already.
+func (s *Salesforce) createOne(c *salesforceCall) salesforceReply {
+	fields, bad := c.single()
+	if bad != nil {
+		return *bad
+	}
+	o := s.write(c, nil, fields)
+	if o.fault != nil {
+		return c.refused(o)
+	}
+	return salesforceReply{201, map[string]any{"id": o.id, "success": true, "errors": []any{}}}
+}
+
 // upsertOne is the upsert of a record whose external id is in the path, and must not be in the body.
 func (s *Salesforce) upsertOne(c *salesforceCall) salesforceReply {
 	fields, bad := c.single()

@@ -402,3 +402,22 @@ func TestSalesforceAssertions(t *testing.T) {
 		}
 	}
 }
+
+// A creation asks for nothing but the unique index.
+func TestSalesforceCreates(t *testing.T) {
+	s := newOrg(t, sim.SalesforceOptions{})
+	const body = `{"LastName":"Lovelace","Email":"a@example.com"`
+	for range 2 {
+		if status, _, got := s.do(t, "POST", orgData+"/sobjects/Contact", body+`}`); status != 201 || got.(map[string]any)["success"] != true {
+			t.Errorf("got %d %v", status, got)
+		}
+	}
+	for _, want := range []int{201, 400} {
+		if status, _, got := s.do(t, "POST", orgData+"/sobjects/Contact", body+`,"Entra_Object_Id__c":"6d2c0f5e"}`); status != want {
+			t.Errorf("got %d %v, want %d", status, got, want)
+		}
+	}
+	if all := s.Records(); len(all) != 3 || all[0].Fields["Email"] != "a@example.com" || all[0].ID == all[1].ID {
+		t.Errorf("got %v", all)
+	}
+}
