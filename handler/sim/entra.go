@@ -36,10 +36,12 @@ type App struct {
 	Federated     []FederatedCredential
 	Home          string   // the tenant where it is registered; "" = this one
 	Disabled      bool     // nobody may sign in to it
+	Public        bool     // it logs people in without a secret: "Allow public client flows"
 	Roles         []string // the granted application permissions on Graph, such as User.Read.All; none = consent was never given, or is withdrawn
 }
 
-// Entra is the tenant's token endpoint for app-only access: client credentials with a secret or a signed assertion.
+// Entra is the tenant's token endpoint: for app-only access, client credentials with a secret or a signed assertion; for a
+// person's, device codes and refresh tokens.
 type Entra struct {
 	Faults Faults
 	journal
@@ -48,11 +50,14 @@ type Entra struct {
 	mu   sync.Mutex
 	apps map[string]App
 	ids  *rand.Rand
+
+	login Login                  // who enters device codes
+	codes map[string]*deviceCode // that nobody has entered yet
 }
 
 // NewEntra makes a token endpoint.
 func NewEntra(o EntraOptions) *Entra {
-	e := &Entra{o: o, apps: map[string]App{}, ids: rand.New(rand.NewPCG(o.Seed, 5))}
+	e := &Entra{o: o, apps: map[string]App{}, codes: map[string]*deviceCode{}, ids: rand.New(rand.NewPCG(o.Seed, 5))}
 	if o.Clock == nil {
 		e.o.Clock = signup.ScaledClock{}
 	}
@@ -91,7 +96,7 @@ func (e *Entra) Throttle(calls int, wait time.Duration) {
 // resources are what tokens can be had for; only Graph's have roles.
 var resources = []string{"https://graph.microsoft.com", "https://vault.azure.net", "https://storage.azure.com"}
 
-// ServeHTTP answers /{tenant}/oauth2/v2.0/token and /{tenant}/v2.0/.well-known/openid-configuration.
+// ServeHTTP answers /{tenant}/oauth2/v2.0/token, …/devicecode and /{tenant}/v2.0/.well-known/openid-configuration.
 func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := readBody(r)
 	now := e.o.Clock.Now().UTC()
@@ -101,6 +106,8 @@ func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case rest == "oauth2/v2.0/token" && r.Method == http.MethodPost:
 			e.token(w, r, tenant, string(body), now)
+		case rest == "oauth2/v2.0/devicecode" && r.Method == http.MethodPost:
+			e.deviceCode(w, tenant, string(body), now)
 		case rest == "v2.0/.well-known/openid-configuration" && r.Method == http.MethodGet:
 			e.configuration(w, r, tenant, now)
 		default:
@@ -151,11 +158,19 @@ func unknownTenant(tenant string) *aadsts {
 	return &aadsts{400, "invalid_request", 90002, "Tenant '" + tenant + "' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud."}
 }
 
+func unknownClient(id, tenant string) *aadsts {
+	return &aadsts{400, "unauthorized_client", 700016, "Application with identifier '" + id + "' was not found in the directory '" + tenant + "'. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant."}
+}
+
 // token answers the client credentials grant (RFC 6749, 4.4; docs: OAuth 2.0 client credentials flow).
 func (e *Entra) token(w http.ResponseWriter, r *http.Request, tenant, body string, now time.Time) {
 	form, err := url.ParseQuery(body)
 	if err != nil {
 		e.refuse(w, now, &aadsts{400, "invalid_request", 900144, "The request body must be form-encoded."})
+		return
+	}
+	if grant := form.Get("grant_type"); slices.Contains(deviceGrants, grant) || grant == "refresh_token" {
+		e.personToken(w, form, tenant, now)
 		return
 	}
 	e.mu.Lock()
@@ -168,7 +183,7 @@ func (e *Entra) token(w http.ResponseWriter, r *http.Request, tenant, body strin
 	case form.Get("grant_type") != "client_credentials":
 		bad = &aadsts{400, "unsupported_grant_type", 70003, "The app requested an unsupported grant type '" + form.Get("grant_type") + "'."}
 	case !known:
-		bad = &aadsts{400, "unauthorized_client", 700016, "Application with identifier '" + form.Get("client_id") + "' was not found in the directory '" + tenant + "'. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant."}
+		bad = unknownClient(form.Get("client_id"), tenant)
 	case app.Disabled:
 		bad = &aadsts{400, "unauthorized_client", 7000112, "Application '" + app.ID + "'(signup-sync) is disabled."}
 	default:

@@ -198,7 +198,8 @@ func (p *filterParser) any(collection string) (clause, error) {
 		if err != nil {
 			return clause{}, err
 		}
-		property, ok := strings.CutPrefix(inner.path, name+"/")
+		property, ok := strings.CutPrefix(inner.path+"/", name+"/")
+		property = strings.TrimSuffix(property, "/")
 		if !ok || inner.op == "any" {
 			return clause{}, fmt.Errorf("%w: want %s/…", errFilter, name)
 		}
@@ -295,12 +296,13 @@ func (s schema) match(clauses []clause, record map[string]any) bool {
 func (s schema) matchAny(c clause, record map[string]any) bool {
 	members, _ := dig(record, c.path).([]any)
 	return slices.ContainsFunc(members, func(m any) bool {
-		fields, ok := m.(map[string]any)
-		if !ok {
-			return false
-		}
+		fields, _ := m.(map[string]any)
 		for _, in := range c.inner {
-			if !s[c.path+"/any/"+in.path].match(in, dig(fields, in.path)) {
+			member := m // of a collection of plain values
+			if in.path != "" {
+				member = dig(fields, in.path)
+			}
+			if !s[c.path+"/any/"+in.path].match(in, member) {
 				return false
 			}
 		}

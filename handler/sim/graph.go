@@ -18,17 +18,19 @@ var graphAudience = []string{"https://graph.microsoft.com", "https://graph.micro
 
 // graphCall is one call to Graph on its way.
 type graphCall struct {
-	request  *http.Request
-	version  string     // v1.0 or beta
-	route    route      //
-	vars     []string   // what the {…} of the route stand for
-	query    url.Values //
-	body     []byte     //
-	readable bool       // the body is what its Content-Encoding says
-	now      time.Time  //
-	app      string     // the client id, from the token
-	roles    []string   // the app's permissions, likewise
-	replica  int        // which replica serves it
+	request   *http.Request
+	version   string     // v1.0 or beta
+	route     route      //
+	vars      []string   // what the {…} of the route stand for
+	query     url.Values //
+	body      []byte     //
+	readable  bool       // the body is what its Content-Encoding says
+	now       time.Time  //
+	app       string     // the client id, from the token
+	roles     []string   // the app's permissions, or the person's, likewise
+	person    string     // the object id of the person who calls by the app; "" = the app itself
+	directory []string   // the person's directory roles
+	replica   int        // which replica serves it
 }
 
 // reply is what Graph says to a call.
@@ -179,7 +181,11 @@ func (t *Tenant) decide(c *graphCall) reply {
 	if throttled != nil {
 		return *throttled
 	}
-	rep := t.permitted(c, claims.Roles)
+	permissions := claims.Roles
+	if claims.Scopes != "" {
+		permissions, c.person, c.directory = strings.Fields(claims.Scopes), claims.Object, claims.Directory
+	}
+	rep := t.permitted(c, permissions)
 	if rep.header == nil {
 		rep.header = http.Header{}
 	}
@@ -194,7 +200,7 @@ func (t *Tenant) permitted(c *graphCall, roles []string) reply {
 	switch granted := slices.ContainsFunc(c.route.roles, func(r string) bool { return slices.Contains(roles, r) }); {
 	case entitlement && !(granted && t.o.EntitlementManagement):
 		return refuse(http.StatusForbidden, "UnAuthorized", "User is not authorized to perform the operation.")
-	case !granted && c.route.template == flowsPath: // as the service that was Azure AD B2C's words it, which user flows belong to
+	case !granted && strings.HasPrefix(c.route.template, flowsPath): // as the service that was Azure AD B2C's words it, which user flows belong to
 		return refuse(http.StatusForbidden, "AADB2C", "The application does not have any of the required application permissions ("+
 			strings.Join(c.route.roles, ", ")+") to access the resource.")
 	case !granted:
@@ -251,8 +257,11 @@ var (
 	signUpReader = []string{"AuditLog.Read.All"}
 	groupReaders = []string{"GroupMember.Read.All", "GroupMember.ReadWrite.All", "Group.Read.All", "Group.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 	groupWriters = []string{"GroupMember.ReadWrite.All", "Group.ReadWrite.All", "Directory.ReadWrite.All"}
-	polReaders   = []string{"Policy.Read.All"}
+	polReaders   = []string{"Policy.Read.All", "Policy.ReadWrite.Authorization"}
+	polWriters   = polReaders[1:]
 	flowReaders  = []string{"EventListener.Read.All", "EventListener.ReadWrite.All"}
+	flowWriters  = flowReaders[1:]
+	inviters     = []string{"User.Invite.All", "User.ReadWrite.All", "Directory.ReadWrite.All"}
 	packReaders  = []string{"EntitlementManagement.Read.All", "EntitlementManagement.ReadWrite.All"}
 	packWriters  = []string{"EntitlementManagement.ReadWrite.All"}
 )
@@ -277,7 +286,10 @@ var routes = []route{
 	{"GET", "/organization", readClass, 1, false, orgReaders, (*Tenant).organization},
 	{"GET", "/domains", readClass, 1, false, domReaders, (*Tenant).listDomains},
 	{"GET", "/policies/authorizationPolicy", readClass, 1, false, polReaders, (*Tenant).authorizationPolicy},
+	{"PATCH", "/policies/authorizationPolicy", writeClass, 1, false, polWriters, (*Tenant).patchAuthorization},
 	{"GET", flowsPath, readClass, 1, false, flowReaders, (*Tenant).listFlows},
+	{"PATCH", flowsPath + "/{id}", writeClass, 1, false, flowWriters, (*Tenant).patchFlow},
+	{"POST", "/invitations", writeClass, 1, false, inviters, (*Tenant).invite},
 	{"GET", "/groups/{id}", readClass, 1, false, groupReaders, (*Tenant).getGroup},
 	{"PATCH", "/groups/{id}", writeClass, 1, false, groupWriters, (*Tenant).patchGroup},
 	{"POST", "/groups/{id}/members/$ref", writeClass, 1, false, groupWriters, (*Tenant).addMember},

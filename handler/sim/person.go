@@ -59,6 +59,10 @@ const (
 func (t *Tenant) SignUp(p Person) signup.UserID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.arrive(p)
+}
+
+func (t *Tenant) arrive(p Person) signup.UserID {
 	setDefault(&p.How, Email)
 	setDefault(&p.IdP, "Google")
 	now, chance := t.now(), t.draw()

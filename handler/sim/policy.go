@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"bytes"
+	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -46,13 +49,68 @@ func (t *Tenant) defineFlows() {
 func (t *Tenant) authorizationPolicy(c *graphCall) reply {
 	return ok(map[string]any{
 		"@odata.context": c.base() + "/$metadata#policies/authorizationPolicy/$entity", "id": "authorizationPolicy", "displayName": "Authorization Policy",
-		"description": "Used to manage authorization related settings across the company.", "allowInvitesFrom": "everyone",
+		"description": "Used to manage authorization related settings across the company.", "allowInvitesFrom": t.o.InvitesFrom,
 		"allowedToSignUpEmailBasedSubscriptions":    !t.o.NoEmailSubscriptions,
 		"allowEmailVerifiedUsersToJoinOrganization": !t.o.NoVerifiedJoin,
 		"allowedToUseSSPR":                          true, "blockMsolPowerShell": nil,
 		"defaultUserRolePermissions": map[string]any{"allowedToCreateApps": true, "allowedToCreateSecurityGroups": true, "allowedToReadOtherUsers": true,
 			"permissionGrantPoliciesAssigned": []string{"just-user-read"}},
 	})
+}
+
+// patchAuthorization changes the members that are asked for, and answers by nothing (docs: Update authorizationPolicy). A
+// person needs a directory role as well. Members that this simulation has no use for are refused.
+func (t *Tenant) patchAuthorization(c *graphCall) reply {
+	if !c.has(PrivilegedRoleAdministrator) {
+		return forbidden()
+	}
+	var change map[string]any
+	if err := json.Unmarshal(c.body, &change); err != nil || len(change) == 0 {
+		return badRequest("Unable to read JSON request payload.")
+	}
+	switches := map[string]*bool{"allowedToSignUpEmailBasedSubscriptions": &t.o.NoEmailSubscriptions, "allowEmailVerifiedUsersToJoinOrganization": &t.o.NoVerifiedJoin}
+	for name, value := range change {
+		if _, is := value.(bool); !is || switches[name] == nil {
+			return badRequest("The property '" + name + "' cannot be changed so.")
+		}
+	}
+	for name, value := range change {
+		*switches[name] = !value.(bool)
+	}
+	return reply{status: http.StatusNoContent}
+}
+
+// has reports that an app calls for itself, or a person who has the directory role, or may do everything.
+func (c *graphCall) has(role string) bool {
+	return c.person == "" || slices.Contains(c.directory, role) || slices.Contains(c.directory, GlobalAdministrator)
+}
+
+// patchFlow opens a user flow for sign-up, or closes it (docs: Update authenticationEventsFlow). The type of each object is
+// demanded, and other changes are refused.
+func (t *Tenant) patchFlow(c *graphCall) reply {
+	const kind = "#microsoft.graph."
+	if !c.has(UserFlowAdministrator) {
+		return refuse(http.StatusForbidden, "AADB2C", "The user does not have the role that is required for this operation.")
+	}
+	i := slices.Index(t.flowIDs, c.vars[0])
+	if i < 0 {
+		return notFound(c.vars[0])
+	}
+	var change struct {
+		Kind  string `json:"@odata.type"`
+		Start *struct {
+			Kind    string `json:"@odata.type"`
+			Allowed *bool  `json:"isSignUpAllowed"`
+		} `json:"onInteractiveAuthFlowStart"`
+	}
+	d := json.NewDecoder(bytes.NewReader(c.body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&change); err != nil || !strings.EqualFold(change.Kind, kind+"externalUsersSelfServiceSignUpEventsFlow") || change.Start == nil ||
+		!strings.EqualFold(change.Start.Kind, kind+"onInteractiveAuthFlowStartExternalUsersSelfServiceSignUp") || change.Start.Allowed == nil {
+		return badRequest("The request is not a valid change of a user flow.")
+	}
+	t.o.UserFlows[i].Closed = !*change.Start.Allowed
+	return reply{status: http.StatusNoContent}
 }
 
 // listFlows has the members of the published sample (docs: List authenticationEventsFlows). Of the documented query options

@@ -113,3 +113,39 @@ func TestUserFlows(t *testing.T) {
 		t.Errorf("without flows: got %d %s", a.status, a.raw)
 	}
 }
+
+func TestPoliciesAreChanged(t *testing.T) {
+	o := calm()
+	o.UserFlows = []sim.UserFlow{{Name: "Sign up"}}
+	r := serve(t, o)
+	const path, body = "/v1.0/policies/authorizationPolicy", `{"allowEmailVerifiedUsersToJoinOrganization":false}`
+	r.asPerson("Policy.ReadWrite.Authorization", sim.GuestInviter)
+	r.want(r.send("PATCH", path, body), 403, "Authorization_RequestDenied")
+	r.asPerson("Policy.Read.All", sim.GlobalAdministrator)
+	r.want(r.send("PATCH", path, body), 403, "Authorization_RequestDenied")
+	r.asPerson("Policy.ReadWrite.Authorization EventListener.ReadWrite.All", sim.PrivilegedRoleAdministrator, sim.UserFlowAdministrator)
+	if a := r.send("PATCH", path, body); a.status != 204 || len(a.raw) > 0 {
+		t.Errorf("got %d %s", a.status, a.raw)
+	}
+	if b := r.get(path).body; b["allowEmailVerifiedUsersToJoinOrganization"] != false || b["allowedToSignUpEmailBasedSubscriptions"] != true {
+		t.Errorf("got %v", b)
+	}
+	for _, bad := range []string{``, `{}`, `{"allowEmailVerifiedUsersToJoinOrganization":"false"}`, `{"x":true}`} {
+		r.want(r.send("PATCH", path, bad), 400, "BadRequest")
+	}
+	flow := "/v1.0/identity/authenticationEventsFlows/" + r.get("/v1.0/identity/authenticationEventsFlows").rows()[0]["id"].(string)
+	const start = `"onInteractiveAuthFlowStart":{"@odata.type":"#microsoft.graph.onInteractiveAuthFlowStartExternalUsersSelfServiceSignUp","isSignUpAllowed":false}`
+	for _, bad := range []string{`{}`, `{` + start + `}`, `{"@odata.type":"#microsoft.graph.externalUsersSelfServiceSignUpEventsFlow","onInteractiveAuthFlowStart":{"isSignUpAllowed":false}}`} {
+		r.want(r.send("PATCH", flow, bad), 400, "BadRequest")
+	}
+	const change = `{"@odata.type":"#microsoft.graph.externalUsersSelfServiceSignUpEventsFlow",` + start + `}`
+	if a := r.send("PATCH", flow, change); a.status != 204 {
+		t.Errorf("got %d %s", a.status, a.raw)
+	}
+	now := r.get("/v1.0/identity/authenticationEventsFlows").rows()[0]["onInteractiveAuthFlowStart"].(map[string]any)
+	if now["isSignUpAllowed"] != false || o.UserFlows[0].Closed {
+		t.Errorf("got %v, and the test's own %v", now, o.UserFlows)
+	}
+	r.asPerson("EventListener.ReadWrite.All", sim.GuestInviter)
+	r.want(r.send("PATCH", flow, change), 403, "AADB2C")
+}

@@ -30,6 +30,8 @@
 //   - Without entitlement management its endpoints answer as to an app that lacks the permission. With it they refuse a
 //     second request, a policy of another package and a user whom they do not know yet alike, and show a new request some
 //     seconds later.
+//   - Who may not invite is refused by 401, as by the service behind Graph, and every address that is not taken by 400,
+//     with nothing but words to tell the reasons apart. A change of a policy shows at once.
 package sim
 
 import (
@@ -115,6 +117,8 @@ type TenantOptions struct {
 	UserFlows            []UserFlow //
 	NoEmailSubscriptions bool       // of the authorization policy: allowedToSignUpEmailBasedSubscriptions is false
 	NoVerifiedJoin       bool       // likewise: allowEmailVerifiedUsersToJoinOrganization is false
+	InvitesFrom          string     // likewise: allowInvitesFrom; "" = everyone
+	BlockedDomains       []string   // to which nobody is invited, in lower case
 
 	Groups                []Group         //
 	EntitlementManagement bool            // a licence for that; a tenant without a Type is a workforce tenant then
@@ -146,6 +150,7 @@ type Tenant struct {
 	flowIDs      []string // of the user flows
 	groups       []*group
 	entitlements entitlements
+	mails        []Mail
 }
 
 // NewTenant makes a tenant without users.
@@ -168,6 +173,7 @@ func NewTenant(o TenantOptions) *Tenant {
 	setDefault(&t.o.Duplicates, 0.005)
 	setDefault(&t.o.RedeemedBy, "B2B Auth")
 	setDefault(&t.o.Replicas, 3)
+	setDefault(&t.o.InvitesFrom, "everyone")
 	setDefault(&t.o.DeliveryTime, 3*time.Minute)
 	t.Faults.Seed(o.Seed)
 	for _, name := range o.Attributes {
@@ -176,6 +182,7 @@ func NewTenant(o TenantOptions) *Tenant {
 		}
 		t.attrs = append(t.attrs, attribute{name: name, id: guid(t.ids)})
 	}
+	t.o.UserFlows = slices.Clone(o.UserFlows) // which can be changed
 	t.defineFlows()
 	for i := range o.UserFlows { // of a source of their own, so that a flow does not change the users' ids
 		t.flowIDs = append(t.flowIDs, guid(rand.New(rand.NewPCG(o.Seed, uint64(i)<<8|4))))

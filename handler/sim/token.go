@@ -15,15 +15,17 @@ const tokenKey = "the simulated tenants' token key"
 
 // Claims are what an access token says: the part of the v1.0 access token format that Graph and Key Vault look at.
 type Claims struct {
-	Audience string   `json:"aud"`             // https://graph.microsoft.com, https://vault.azure.net, …
-	Issuer   string   `json:"iss"`             //
-	Tenant   string   `json:"tid"`             // the tenant's id
-	App      string   `json:"appid,omitempty"` // the client id
-	Subject  string   `json:"sub,omitempty"`   // of an app or an identity: its object id
-	Object   string   `json:"oid,omitempty"`   // the same
-	Roles    []string `json:"roles,omitempty"` // application permissions
-	IssuedAt int64    `json:"iat"`             // seconds since 1970
-	Expires  int64    `json:"exp"`             // seconds since 1970
+	Audience  string   `json:"aud"`             // https://graph.microsoft.com, https://vault.azure.net, …
+	Issuer    string   `json:"iss"`             //
+	Tenant    string   `json:"tid"`             // the tenant's id
+	App       string   `json:"appid,omitempty"` // the client id
+	Subject   string   `json:"sub,omitempty"`   // of an app or an identity: its object id
+	Object    string   `json:"oid,omitempty"`   // the same
+	Roles     []string `json:"roles,omitempty"` // application permissions
+	Scopes    string   `json:"scp,omitempty"`   // of a person's login: delegated permissions, separated by blanks
+	Directory []string `json:"wids,omitempty"`  // likewise: the person's directory roles, by template
+	IssuedAt  int64    `json:"iat"`             // seconds since 1970
+	Expires   int64    `json:"exp"`             // seconds since 1970
 }
 
 // Token makes an access token that the simulated Graph and Key Vault accept, without asking the token endpoint.
