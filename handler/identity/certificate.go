@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -43,14 +44,15 @@ type certificate struct {
 	o     AppOptions
 	vault *vault
 
-	turn     chan struct{} // holds one element; whoever took it may go on, so that waiting ends with the caller's context
-	versions []*version    // newest first, as the vault has shown them last
-	using    *version      // the one for which Entra has issued a token last
-	asked    time.Time     // when the vault was asked last
-	askAt    time.Time     // when it is to be asked again
-	vaultErr error         // why it could not be asked the last time
-	unlisted error         // why no more than the latest version is known
-	warned   time.Time     // when it was last said that the certificate expires
+	turn     chan struct{}                // holds one element; whoever took it may go on, so that waiting ends with the caller's context
+	versions []*version                   // newest first, as the vault has shown them last
+	using    *version                     // the one for which Entra has issued a token last
+	inUse    atomic.Pointer[[2]time.Time] // its dates, for who takes no turn
+	asked    time.Time                    // when the vault was asked last
+	askAt    time.Time                    // when it is to be asked again
+	vaultErr error                        // why it could not be asked the last time
+	unlisted error                        // why no more than the latest version is known
+	warned   time.Time                    // when it was last said that the certificate expires
 }
 
 // version is one version of the certificate: as the vault lists it, and once it was loaded. Times may be zero: not known.
@@ -253,6 +255,7 @@ func (c *certificate) take(v *version) {
 		c.o.Log.Info("another version of the certificate is used from now on", "certificate", c.o.Name, "version", v.id, "before", c.using.id)
 	}
 	c.using = v
+	c.inUse.Store(&[2]time.Time{v.notBefore, v.notAfter})
 	if newest := c.candidates(now)[0]; newest.err != nil && newest.err.Class == signup.Systemic && now.Sub(newest.told) >= warnAgain {
 		newest.told = now
 		c.o.Log.Warn("the newest version of the certificate cannot be used; an older one is used", "certificate", c.o.Name, "newest", newest.id, "used", v.id, "err", newest.err)

@@ -48,9 +48,15 @@ func TestACertificateFromKeyVaultGetsAToken(t *testing.T) {
 			if entra, vault := w.asked(); entra+vault > 0 {
 				t.Errorf("the constructor made %d requests", entra+vault)
 			}
+			if from, until := c.InUse(); !from.IsZero() || !until.IsZero() {
+				t.Errorf("before the first token one is in use from %v to %v", from, until)
+			}
 			together(64, func() { w.token(c) })
 			if entra, vault := w.asked(); entra != 1 || vault != 3 { // the challenge, the versions, the secret
 				t.Errorf("got %d token requests and %d of the vault, want 1 and 3", entra, vault)
+			}
+			if from, until := c.InUse(); !from.Equal(cert.NotBefore) || !until.Equal(cert.NotAfter) {
+				t.Errorf("in use from %v to %v, want %v to %v", from, until, cert.NotBefore, cert.NotAfter)
 			}
 			print := sha1.Sum(cert.Raw)
 			if all, err := c.Certificates(t.Context()); err != nil || all[0].Thumbprint != fmt.Sprintf("%X", print) || !all[0].NotAfter.Equal(cert.NotAfter) {

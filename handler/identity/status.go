@@ -20,6 +20,18 @@ type CertificateStatus struct {
 	PassedOver string    // "disabled", "expired" or "not yet valid"; "" = it is not
 }
 
+// InUse is from when to when the certificate is valid by which the app got its last token. It is zero where that is not known:
+// before the first token, and for another kind of credential. It waits for nothing.
+func (a *App) InUse() (notBefore, notAfter time.Time) {
+	if a.certificate == nil {
+		return notBefore, notAfter
+	}
+	if dates := a.certificate.inUse.Load(); dates != nil {
+		return dates[0], dates[1]
+	}
+	return notBefore, notAfter
+}
+
 // Certificates is what is known of the certificate's versions, newest first; nil for another kind of credential. It asks
 // the vault unless that was done within a minute, and reads the versions that would be tried, but asks Entra for nothing:
 // which one is in use is known after a token was got. Beside the error of what could not be had, among it the list of

@@ -36,6 +36,9 @@ func (r *run) detect(ctx context.Context) error {
 
 	var errs []error
 	for i, d := range results {
+		if d.err != nil {
+			d.sum.Trouble = codeOf(d.err)
+		}
 		r.sum.Detectors = append(r.sum.Detectors, d.sum)
 		if d.err != nil {
 			if d.sum.Slices == 0 { // otherwise it came further than the run before

@@ -38,7 +38,7 @@ type Settings struct {
 	Origins       []signup.Origin // who is associated; everyone else is skipped: origin
 }
 
-// Engine does the job. All fields are to be set; one Run at a time, beside which a Census may go on.
+// Engine does the job. All fields but Certificate are to be set; one Run at a time, beside which a Census may go on.
 type Engine struct {
 	Tenant       string
 	Settings     Settings
@@ -52,12 +52,14 @@ type Engine struct {
 	Rand         *rand.Rand                 // seeded by the caller; used under a lock
 	Each         func(n int, f func(i int)) // the one spawn point: f(0) … f(n-1) at the same time; returns after all
 	Log          *slog.Logger
+	Certificate  func() (from, until time.Time) // of the app's certificate that is in use, zero = not known; nil = it has none
 
 	mu     sync.Mutex
 	known  map[signup.UserID]sight
 	makers []string // the names that sights refer to
 	gates  map[string]*gate
-	ended  []string // the latest runs of this process, which it has survived
+	ended  []string          // the latest runs of this process, which it has survived
+	shown  *CertificateDates // that stand in the history
 }
 
 // Trigger is what the host says of this run; all of it is a hint.
@@ -89,6 +91,7 @@ func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 			r.keepLease(working)
 		}
 	})
+	r.unseen = detectErr
 	endErr := r.end(ctx)
 	return r.sum, errors.Join(detectErr, workErr, endErr)
 }
@@ -111,7 +114,9 @@ type run struct {
 
 	mu     sync.Mutex
 	sum    Summary
+	flows  flows
 	bad    error // the first failure of the ledger: ends the run
+	unseen error // that no detector could be read
 	unread int   // profile reads that failed, in a row
 }
 

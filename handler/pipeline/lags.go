@@ -83,3 +83,31 @@ func (l Lags) Quantile(p float64) time.Duration {
 	}
 	return 0
 }
+
+// recentLags is how many lags, and up to twice as many, speak of how late something is at present; those since the
+// installation would take as long to show a change.
+const recentLags = 1000
+
+// recent are the latest lags: those that are being counted, and those before.
+type recent [2]Lags
+
+// plus shares nothing with what it was made of.
+func (r recent) plus(l Lags) recent {
+	latest := Lags{}
+	latest.Merge(r[0])
+	latest.Merge(l)
+	if latest.N() >= recentLags {
+		return recent{{}, latest}
+	}
+	return recent{latest, r[1]}
+}
+
+func (r recent) all() Lags {
+	var l Lags
+	l.Merge(r[1])
+	l.Merge(r[0])
+	return l
+}
+
+// Bounds are the upper bounds of the classes of Lags, in ascending order; the last class, behind them, has none.
+func Bounds() []time.Duration { return slices.Clone(lagBounds) }

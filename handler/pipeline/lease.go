@@ -51,6 +51,7 @@ func (b leaseBody) held(now time.Time) bool {
 // takeLease takes the run lease, or finds another run alive (Summary.Busy).
 func (r *run) takeLease(ctx context.Context) error {
 	var body leaseBody
+	died := ""
 	n, err := r.readNote(ctx, leaseNote, &body)
 	if err != nil {
 		return err
@@ -62,6 +63,7 @@ func (r *run) takeLease(ctx context.Context) error {
 	}
 	if body.Owner != "" {
 		r.log.Info("a run died at work; its lease has ended", "owner", body.Owner, "ended", body.Expires)
+		died = body.Owner
 	}
 	body.Owner, body.Expires = r.id, r.start.Add(leaseTime)
 	n, err = putNote(ctx, r.Ledger, n, body)
@@ -73,7 +75,7 @@ func (r *run) takeLease(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take the run lease: %w", err)
 	}
-	r.lease = lease{note: n, renewed: r.start, last: body.Last}
+	r.lease, r.flows.died = lease{note: n, renewed: r.start, last: body.Last}, died
 	return nil
 }
 
@@ -167,7 +169,7 @@ func (r *run) ownNote(ctx context.Context) (signup.Note, error) {
 	return n, err
 }
 
-// end saves the breakers, frees the lease and leaves the summary in it.
+// end saves the breakers, frees the lease and leaves the summary in it, and adds it to the history.
 func (r *run) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 	defer cancel()
@@ -176,7 +178,11 @@ func (r *run) end(ctx context.Context) error {
 	r.tellBreakers()
 	r.log.Info("run done", "users", r.sum.Users, "new", r.sum.newUsers(), "detectors", r.sum.Detectors, "destinations", r.sum.Destinations)
 	err := r.saveState(ctx)
-	return errors.Join(r.freeLease(ctx, &r.sum), err)
+	err = errors.Join(r.freeLease(ctx, &r.sum), err)
+	if lost := r.saveHistory(ctx); lost != nil {
+		r.log.Info("history not written; what this run has counted is not in it", "err", lost)
+	}
+	return err
 }
 
 // freeLease gives the lease back, with the summary of the last run in it, and says what ended this one early.

@@ -41,7 +41,7 @@ func (e *Engine) Matrix(ctx context.Context) ([]DetectorStatus, error) {
 		if _, err := e.readNote(ctx, markNote(d.Name()), &m); err != nil {
 			return nil, fmt.Errorf("read the watermark of %s: %w", d.Name(), err)
 		}
-		all[i] = DetectorStatus{Name: d.Name(), Watermark: m.Watermark, Seen: m.Seen, Recent: m.recent()}
+		all[i] = DetectorStatus{Name: d.Name(), Watermark: m.Watermark, Seen: m.Seen, Recent: m.Recent.all()}
 		for _, g := range m.Gaps {
 			all[i].Gaps = append(all[i].Gaps, g.Window)
 		}

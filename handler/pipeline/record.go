@@ -59,6 +59,7 @@ func (w *watch) record(ctx context.Context, detector string, events []signup.Eve
 	}
 	w.sum.New += len(insert)
 	w.remember(events, insert, rows)
+	r.signedUp(insert)
 	if insert = slices.DeleteFunc(insert, func(row signup.Row) bool { return row.Intent.IsZero() }); len(insert) > 0 {
 		r.fresh <- insert // has room for every user that may come this way
 	}

@@ -65,24 +65,8 @@ func (s Sightings) also() int {
 // see adds what was shown since the note was written.
 func (m mark) see(s Sightings) mark {
 	m.Seen = m.Seen.plus(s)
-	latest := Lags{}
-	latest.Merge(m.Recent[0])
-	latest.Merge(s.Lags)
-	if m.Recent[0] = latest; latest.N() >= recentLags {
-		m.Recent = [2]Lags{{}, latest}
-	}
+	m.Recent = m.Recent.plus(s.Lags)
 	return m
-}
-
-// recentLags is how many lags, and up to twice as many, speak of how late a detector is at present; those since the
-// installation would take as long to show a change.
-const recentLags = 1000
-
-func (m mark) recent() Lags {
-	var l Lags
-	l.Merge(m.Recent[1])
-	l.Merge(m.Recent[0])
-	return l
 }
 
 // unknown drops repeated users (the earliest event of each stays) and those whose row needs no further look, who are

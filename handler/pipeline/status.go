@@ -4,18 +4,21 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"signup-sync/handler/signup"
 )
 
 // Status is how the installation is, as far as the ledger knows. It names no person.
 type Status struct {
 	Now          time.Time           `json:"now"`
-	Since        time.Time           `json:"since,omitzero"`   // who signed up before is left alone; zero = there was no run yet
-	Detectors    []DetectorStatus    `json:"detectors"`        // the configured ones
-	Destinations []DestinationStatus `json:"destinations"`     // the configured ones, and behind them those of the ledger that are configured no longer
-	Backlog      Backlog             `json:"backlog"`          //
-	Run          *LeaseStatus        `json:"run,omitempty"`    // the run or command that holds the run lease; nil = nobody does
-	Last         *Summary            `json:"last,omitempty"`   // of the last run that ended by itself; nil = there is none
-	Census       *CensusStatus       `json:"census,omitempty"` // of the last census that came to its end; nil = there is none
+	Since        time.Time           `json:"since,omitzero"`    // who signed up before is left alone; zero = there was no run yet
+	Detectors    []DetectorStatus    `json:"detectors"`         // the configured ones
+	Destinations []DestinationStatus `json:"destinations"`      // the configured ones, and behind them those of the ledger that are configured no longer
+	Backlog      Backlog             `json:"backlog"`           //
+	Run          *LeaseStatus        `json:"run,omitempty"`     // the run or command that holds the run lease; nil = nobody does
+	Last         *Summary            `json:"last,omitempty"`    // of the last run that ended by itself; nil = there is none
+	Census       *CensusStatus       `json:"census,omitempty"`  // of the last census that came to its end; nil = there is none
+	Longest      *Unsettled          `json:"longest,omitempty"` // who has waited longest of the backlog, as far as it was counted; nil = nobody waits
 }
 
 // DestinationStatus is a destination, or signup.Profile, as the ledger knows it.
@@ -24,6 +27,7 @@ type DestinationStatus struct {
 	Since   time.Time      `json:"since,omitzero"`    // the first run that knew of it; zero = there was none yet, and for the profile
 	Removed bool           `json:"removed,omitempty"` // it is configured no longer
 	Breaker *BreakerStatus `json:"breaker,omitempty"` // nil = it is closed
+	Pending int            `json:"pending,omitempty"` // users of the backlog who wait for it, as far as it was counted
 }
 
 // BreakerStatus is a breaker that has opened and has not closed since.
@@ -62,6 +66,14 @@ type CensusStatus struct {
 	PassedOver int64     `json:"passedOver"` // records of the directory that could not be decoded
 }
 
+// Unsettled is a user who is not settled yet.
+type Unsettled struct {
+	User         signup.UserID `json:"user"`
+	SignedUp     time.Time     `json:"signedUp"`
+	Due          time.Time     `json:"due"`
+	Destinations []string      `json:"destinations"` // that are pending
+}
+
 // maxBacklog is how many rows are counted.
 const maxBacklog = 1000
 
@@ -84,10 +96,10 @@ func (e *Engine) Status(ctx context.Context) (Status, error) {
 	if s.Detectors, err = e.Matrix(ctx); err != nil {
 		return s, err
 	}
-	if s.Backlog, err = e.backlog(ctx, s.Now); err != nil {
+	s.Since, s.Destinations, s.Last = state.Since, e.destinationStatus(state), lease.Last
+	if err = e.backlog(ctx, &s); err != nil {
 		return s, err
 	}
-	s.Since, s.Destinations, s.Last = state.Since, e.destinationStatus(state), lease.Last
 	if lease.Owner != "" {
 		s.Run = &LeaseStatus{Owner: lease.Owner, Until: lease.Expires, Died: !lease.held(s.Now)}
 	}
@@ -102,16 +114,17 @@ func (e *Engine) Status(ctx context.Context) (Status, error) {
 }
 
 // backlog counts the rows that are due, and behind them those that wait.
-func (e *Engine) backlog(ctx context.Context, now time.Time) (Backlog, error) {
-	var b Backlog
-	for row, err := range e.Ledger.Due(ctx, now.AddDate(1, 0, 0)) { // nobody waits for longer
+func (e *Engine) backlog(ctx context.Context, s *Status) error {
+	b := &s.Backlog
+	for row, err := range e.Ledger.Due(ctx, s.Now.AddDate(1, 0, 0)) { // nobody waits for longer
 		switch {
 		case err != nil:
-			return Backlog{}, err
+			*b = Backlog{}
+			return err
 		case b.Due+b.Waiting == maxBacklog:
 			b.More = true
-			return b, nil
-		case !row.Due.After(now):
+			return nil
+		case !row.Due.After(s.Now):
 			if b.Due++; b.Due == 1 {
 				b.Oldest = row.Due
 			}
@@ -120,8 +133,26 @@ func (e *Engine) backlog(ctx context.Context, now time.Time) (Backlog, error) {
 				b.Next = row.Due
 			}
 		}
+		s.unsettled(row)
 	}
-	return b, nil
+	return nil
+}
+
+// unsettled takes one row of the backlog into account.
+func (s *Status) unsettled(row signup.Row) {
+	var names []string
+	for _, a := range row.Associations {
+		if a.State != signup.Pending {
+			continue
+		}
+		names = append(names, a.Destination)
+		if i := slices.IndexFunc(s.Destinations, func(d DestinationStatus) bool { return d.Name == a.Destination }); i >= 0 {
+			s.Destinations[i].Pending++
+		}
+	}
+	if s.Longest == nil || row.At.Before(s.Longest.SignedUp) {
+		s.Longest = &Unsettled{User: row.User, SignedUp: row.At, Due: row.Due, Destinations: names}
+	}
 }
 
 // destinationStatus is about the configured destinations, the profile, and those that only the ledger knows.

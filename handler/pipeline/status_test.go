@@ -139,8 +139,8 @@ func TestStatusTellsOfBreakersAndDestinationsThatAreGone(t *testing.T) {
 		less := spec()
 		less.Destinations, less.Attributes = less.Destinations[2:], nil
 		w.configure(less)
-		removed := []pipeline.DestinationStatus{{Name: "news", Since: worked}, {Name: "profile"},
-			{Name: "billing", Since: worked, Removed: true, Breaker: want}, {Name: "crm", Since: worked, Removed: true}}
+		removed := []pipeline.DestinationStatus{{Name: "news", Since: worked}, {Name: "profile", Pending: 1},
+			{Name: "billing", Since: worked, Removed: true, Breaker: want, Pending: 1}, {Name: "crm", Since: worked, Removed: true, Pending: 1}}
 		if diff := cmp.Diff(w.status().Destinations, removed); diff != "" {
 			t.Errorf("with other destinations: got, want:\n%s", diff)
 		}

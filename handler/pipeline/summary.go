@@ -44,6 +44,7 @@ type DetectorSummary struct {
 	LagP50    float64   `json:"lagP50,omitempty"` // seconds from the sign-up until it was shown, of those two; see Sightings
 	LagP99    float64   `json:"lagP99,omitempty"`
 	Gaps      int       `json:"gaps,omitempty"`
+	Trouble   string    `json:"trouble,omitempty"` // the code of what kept it from being read to the end
 }
 
 // DestinationSummary counts what became of associations in a run; the profile is one of them.

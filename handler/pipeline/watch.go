@@ -41,7 +41,7 @@ func (w *watch) open(ctx context.Context) error {
 // save writes the note, with what was counted since the last time.
 func (w *watch) save(ctx context.Context, next mark) error {
 	next = next.see(w.fresh)
-	tell := late(next.recent(), w.run.Settings.Overlap) && w.run.start.Sub(next.Warned).Abs() >= warnAgain // also back from a wrong clock
+	tell := late(next.Recent.all(), w.run.Settings.Overlap) && w.run.start.Sub(next.Warned).Abs() >= warnAgain // also back from a wrong clock
 	if tell {
 		next.Warned = w.run.start
 	}
@@ -52,7 +52,7 @@ func (w *watch) save(ctx context.Context, next mark) error {
 	w.note, w.mark, w.total, w.fresh = n, next, w.total.plus(w.fresh), Sightings{}
 	if tell {
 		w.run.log.Warn("sign-ups are shown late; raise sync.overlap", "detector", w.d.Name(),
-			"p99", next.recent().Quantile(0.99).String(), "overlap", w.run.Settings.Overlap.String())
+			"p99", next.Recent.all().Quantile(0.99).String(), "overlap", w.run.Settings.Overlap.String())
 	}
 	return nil
 }

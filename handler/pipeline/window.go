@@ -24,7 +24,7 @@ type mark struct {
 	Rest      signup.Window `json:"rest,omitzero"`   // of a window that a run had no time for; it comes before the next window
 	Gaps      []gap         `json:"gaps,omitempty"`  // what the log no longer had; read from the directory instead
 	Seen      Sightings     `json:"seen,omitzero"`
-	Recent    [2]Lags       `json:"recent,omitzero"` // of the latest, and of those before: see recentLags
+	Recent    recent        `json:"recent,omitzero"`
 	Warned    time.Time     `json:"warned,omitzero"` // when a person was told that it is late
 }
 

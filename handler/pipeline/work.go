@@ -247,6 +247,7 @@ func (r *run) settled(changes []change, written []signup.Row) {
 		}
 		r.mu.Lock()
 		r.sum.add(c)
+		r.flows.settled(c)
 		r.mu.Unlock()
 	}
 }

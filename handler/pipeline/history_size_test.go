@@ -1,0 +1,56 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fullHistory has as much of everything as there can be, for so many destinations.
+func fullHistory(destinations int) History {
+	now := time.Date(2026, 8, 20, 14, 30, 1, 123456789, time.UTC)
+	most := Flow{1_000_000, 1_000_000, 1_000_000, 1_000_000}
+	var lags Lags
+	for range 100_000 {
+		for _, b := range lagBounds {
+			lags.Add(b)
+		}
+	}
+	h := History{Since: now, Hours: Series{Last: now.Truncate(time.Hour)}, Days: Series{Last: now.Truncate(24 * time.Hour)}, Certificate: &CertificateDates{NotBefore: now, NotAfter: now}}
+	for range historyHours {
+		h.Hours.Counts = append(h.Hours.Counts, most)
+	}
+	for range historyDays {
+		h.Days.Counts = append(h.Days.Counts, most)
+	}
+	for range delayDays {
+		h.Delays = append(h.Delays, DayDelays{Day: now.Truncate(24 * time.Hour), Lags: lags})
+	}
+	for i := range destinations {
+		h.Destinations = append(h.Destinations, DestinationDelays{Name: fmt.Sprintf("%s%02d", strings.Repeat("d", 28), i), Recent: recent{lags, lags}})
+	}
+	for range historyRuns {
+		r := RunRecord{Run: "20260820T143001-12345678", Started: now, Ended: now, From: now, To: now, Users: 100_000, Associated: 1_000_000, Skipped: 1_000_000, Failed: 1_000_000, Trouble: "no-detector", Before: 100_000}
+		for _, name := range []string{"audit", "directory", "signUps"} {
+			r.Detectors = append(r.Detectors, DetectorRecord{Name: name, Events: 1_000_000, New: 1_000_000, Trouble: "service-unavailable"})
+		}
+		h.Runs = append(h.Runs, r)
+	}
+	return h
+}
+
+func TestHistoryFitsIntoANote(t *testing.T) {
+	for _, c := range []struct{ destinations, runs int }{{0, 1}, {12, 1}, {1000, 0}} {
+		body, err := fullHistory(c.destinations).encode()
+		if err != nil || len(body) > historyBytes {
+			t.Errorf("%d destinations: %d bytes, %v", c.destinations, len(body), err)
+			continue
+		}
+		var back History
+		if err := json.Unmarshal(body, &back); err != nil || len(back.Hours.Counts) != historyHours || len(back.Days.Counts) != historyDays || len(back.Runs) < c.runs {
+			t.Errorf("%d destinations: %v; %d hours, %d days, %d runs are left", c.destinations, err, len(back.Hours.Counts), len(back.Days.Counts), len(back.Runs))
+		}
+	}
+}
