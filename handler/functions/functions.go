@@ -1,6 +1,6 @@
 // Package functions is the custom-handler protocol of Azure Functions, server side: it listens where the host says,
-// answers its probe, turns its timer invocations into Go calls, and answers them in the only ways in which the host
-// neither fails nor hangs.
+// answers its probe, turns its timer invocations into Go calls and its HTTP ones into requests to an http.Handler, and
+// answers them in the only ways in which the host neither fails nor hangs.
 //
 // It imports the standard library only. Every promise about the host follows the source of azure-functions-host
 // (4.1037) and of its timer extension.
@@ -24,7 +24,8 @@ import (
 	"time"
 )
 
-// maxBody bounds the body of an invocation; a timer's is below 1 KiB, and a manual run's text is all that can grow.
+// maxBody bounds the body of an invocation; a timer's is below 1 KiB, and a manual run's text, and what a client sends to a page,
+// are all that can grow.
 const maxBody = 1 << 20
 
 // Func does the work of one function. The summary is logged by the host as one line of JSON; an error makes the
@@ -35,6 +36,8 @@ type Func func(ctx context.Context, in Invocation) (summary any, err error)
 // Server answers the host. Its fields are set before the first request and not changed after it.
 type Server struct {
 	Functions map[string]Func // by name, which is the folder's name in its exact case
+	// Pages are the functions that answer HTTP, likewise. The host has checked the client's key by then.
+	Pages map[string]http.Handler
 	// Timeout is the deadline of one invocation, counted from its arrival; 0 means none. It must be below the host's
 	// functionTimeout, at which the host kills the whole process.
 	Timeout time.Duration
@@ -64,7 +67,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	f, ok := s.Functions[name]
-	if !ok {
+	page, isPage := s.Pages[name]
+	if !ok && !isPage {
 		fail(w, http.StatusNotFound, fmt.Errorf("find the function of path %q: there is none of that name and case", r.URL.Path))
 		return
 	}
@@ -72,10 +76,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuseMethod(w, r, http.MethodPost)
 		return
 	}
-	s.invoke(w, r, name, f)
+	s.invoke(w, r, name, f, page)
 }
 
-func (s *Server) invoke(w http.ResponseWriter, r *http.Request, name string, f Func) {
+// invoke reads an invocation and does what it asks for: f, or else the page.
+func (s *Server) invoke(w http.ResponseWriter, r *http.Request, name string, f Func, page http.Handler) {
 	s.running.Add(1)
 	defer s.running.Add(-1)
 	id := r.Header.Get("X-Azure-Functions-InvocationId")
@@ -99,6 +104,10 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request, name string, f F
 		err = fmt.Errorf("read the invocation: %w", err)
 		log.ErrorContext(ctx, "invocation refused", "function", name, "err", err)
 		fail(w, status, err)
+		return
+	}
+	if f == nil {
+		s.serve(ctx, w, name, page, body)
 		return
 	}
 	in, err := decode(body)
