@@ -236,12 +236,12 @@ func (h History) plus(r *run, record RunRecord, certificate *CertificateDates) H
 	h.Days.add(r.flows.hours, now, 24*time.Hour, historyDays)
 	h.addDelays(r.flows.lags, now)
 	for _, d := range r.sum.Destinations {
-		if d.lags.N() > 0 {
+		if d.Lags.N() > 0 {
 			i := slices.IndexFunc(h.Destinations, func(h DestinationDelays) bool { return h.Name == d.Name })
 			if i < 0 {
 				i, h.Destinations = len(h.Destinations), append(h.Destinations, DestinationDelays{Name: d.Name})
 			}
-			h.Destinations[i].Recent = h.Destinations[i].Recent.plus(d.lags)
+			h.Destinations[i].Recent = h.Destinations[i].Recent.plus(d.Lags)
 		}
 	}
 	h.Destinations = slices.DeleteFunc(h.Destinations, func(d DestinationDelays) bool { return !slices.Contains(r.gateNames(), d.Name) })
