@@ -83,7 +83,7 @@ func handle(step string) {
 		os.Getenv("FUNCTIONS_APP_ROOT_PATH"), dir, os.Args[1:], len(input), os.Getenv("A_SETTING"))
 	switch step {
 	case "mute":
-		select {}
+		time.Sleep(time.Hour) // select {} is a deadlock, and the end, where nothing else runs
 	case "server":
 		serve(port)
 		return
@@ -167,7 +167,7 @@ func scripted() http.Handler {
 		case "hold":
 			<-release
 		case "stuck":
-			select {}
+			time.Sleep(time.Hour)
 		case "talk":
 			os.Stderr.WriteString("it failed\nForeWarned\r\nlanguageworkerconsolelogsystem talk\nno end of line")
 			os.Stdout.WriteString("warning: on stdout\n\n")
