@@ -9,7 +9,8 @@ MOST    ?= 200
 ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
-NODE_MODULES := $(AZURITE)/node_modules $(FROMNPM)/node_modules
+PLAINJS := handler/bench/plainjs
+NODE_MODULES := $(AZURITE)/node_modules $(FROMNPM)/node_modules $(PLAINJS)/node_modules
 
 # What 'make bench' measures, one after the other, so that none disturbs another. 'go test' has a -cpu of its own.
 PARTS   ?= burst compare cpu footprint size cost growth decode build
@@ -34,7 +35,7 @@ build: ## Build bin/handler, static, for this machine
 run: build ## Show the whole job on this machine: a simulated tenant, the real protocol, every kind of destination
 	$(HANDLER) local --signups $(SIGNUPS)
 
-test: build databases shell $(AZURITE)/node_modules $(FROMNPM)/node_modules ## Install what the tests need and run them all, with the race detector
+test: build databases shell $(NODE_MODULES) ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/... ./scripts
 	CGO_ENABLED=0 $(GO) test ./handler/soak -for $(SOAK)
 
