@@ -69,10 +69,20 @@ const (
 // What remains: a second customer is made only if one was made under a key of another generation within the last hour,
 // nobody remembers that (the ledger was lost), and its address is not the user's.
 type stripeConnector struct {
-	sdk   *stripe.Client
-	email bool // adopt by verified e-mail address
-	clock signup.Clock
-	log   *slog.Logger
+	customers stripeCustomers
+	email     bool // adopt by verified e-mail address
+	clock     signup.Clock
+	log       *slog.Logger
+}
+
+// stripeCustomers is what is used of Stripe's client. A field of the client's own type would keep all of Stripe in the
+// binary: the linker keeps the methods of everything that can be reached from an interface.
+type stripeCustomers interface {
+	Create(context.Context, *stripe.CustomerCreateParams) (*stripe.Customer, error)
+	Retrieve(context.Context, string, *stripe.CustomerRetrieveParams) (*stripe.Customer, error)
+	Update(context.Context, string, *stripe.CustomerUpdateParams) (*stripe.Customer, error)
+	List(context.Context, *stripe.CustomerListParams) *stripe.V1List[*stripe.Customer]
+	Search(context.Context, *stripe.CustomerSearchParams) *stripe.V1SearchList[*stripe.Customer]
 }
 
 var _ signup.Connector = (*stripeConnector)(nil)
@@ -103,7 +113,7 @@ func openStripe(s stripeSettings, env Env) (signup.Connector, []error) {
 		EnableTelemetry: stripe.Bool(false), LeveledLogger: silent{},
 	})))
 	return &stripeConnector{
-		sdk: sdk, email: s.Adopt == "email", clock: env.Clock, log: env.Log,
+		customers: sdk.V1Customers, email: s.Adopt == "email", clock: env.Clock, log: env.Log,
 	}, nil
 }
 
@@ -132,19 +142,19 @@ func (c *stripeConnector) Associate(ctx context.Context, req signup.Request) (si
 func (c *stripeConnector) Check(ctx context.Context) error {
 	list := &stripe.CustomerListParams{}
 	list.Limit, list.Single = stripe.Int64(1), true
-	if err := outcome(ctx, c.sdk.V1Customers.List(ctx, list).Err()); err != nil {
+	if err := outcome(ctx, c.customers.List(ctx, list).Err()); err != nil {
 		return fmt.Errorf("list customers: %w", err)
 	}
 	search := &stripe.CustomerSearchParams{}
 	search.Query, search.Limit, search.Single = searchFor("check"), stripe.Int64(1), true
-	if err := outcome(ctx, c.sdk.V1Customers.Search(ctx, search).Err()); err != nil {
+	if err := outcome(ctx, c.customers.Search(ctx, search).Err()); err != nil {
 		return fmt.Errorf("search customers: %w", err)
 	}
 	return nil
 }
 
 func (c *stripeConnector) create(ctx context.Context, req signup.Request, params *stripe.CustomerCreateParams) (signup.Account, error) {
-	made, err := c.sdk.V1Customers.Create(ctx, params)
+	made, err := c.customers.Create(ctx, params)
 	err = outcome(ctx, err)
 	switch {
 	case code(err) == codeReplayed, code(err) == codeOtherBody:

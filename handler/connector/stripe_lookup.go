@@ -39,7 +39,7 @@ func (c *stripeConnector) lookUp(ctx context.Context, req signup.Request, params
 
 // confirm reads a customer by id; nil if there is none, or it was deleted, or it does not carry this user.
 func (c *stripeConnector) confirm(ctx context.Context, id string, req signup.Request) (*stripe.Customer, error) {
-	got, err := c.sdk.V1Customers.Retrieve(ctx, id, nil)
+	got, err := c.customers.Retrieve(ctx, id, nil)
 	switch err = outcome(ctx, err); {
 	case code(err) == codeMissing:
 		return nil, nil
@@ -66,7 +66,7 @@ func (c *stripeConnector) withEmail(ctx context.Context, addresses ...string) ([
 			asked[email] = true
 			p := &stripe.CustomerListParams{Email: stripe.String(email)}
 			p.Limit = stripe.Int64(100)
-			for x, err := range c.sdk.V1Customers.List(ctx, p).All(ctx) {
+			for x, err := range c.customers.List(ctx, p).All(ctx) {
 				if err != nil {
 					return nil, outcome(ctx, err)
 				}
@@ -82,7 +82,7 @@ func (c *stripeConnector) search(ctx context.Context, req signup.Request) (*stri
 	p := &stripe.CustomerSearchParams{}
 	p.Query, p.Limit = searchFor(string(req.User)), stripe.Int64(100)
 	var own []*stripe.Customer
-	for x, err := range c.sdk.V1Customers.Search(ctx, p).All(ctx) {
+	for x, err := range c.customers.Search(ctx, p).All(ctx) {
 		if err != nil {
 			return nil, outcome(ctx, err)
 		}
@@ -129,7 +129,7 @@ func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) 
 	id := free[0].ID
 	p := &stripe.CustomerUpdateParams{Metadata: map[string]string{metaUser: string(req.User), metaTenant: req.Tenant}}
 	p.SetIdempotencyKey("ea1_adopt_" + id)
-	linked, err := c.sdk.V1Customers.Update(ctx, id, p)
+	linked, err := c.customers.Update(ctx, id, p)
 	if err = outcome(ctx, err); err == nil && isReplay(linked.LastResponse) {
 		linked, err = c.confirm(ctx, id, req)
 	}
