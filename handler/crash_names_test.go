@@ -268,7 +268,7 @@ func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 		return "? the note " + o.key
 	case width(is) > width(was):
 		return "gap stored"
-	case is.Watermark.Sub(read(was.Watermark)) > time.Hour:
+	case is.Watermark.Sub(read(was.Watermark)) > 90*time.Minute:
 		return "? the note " + o.key + " moves over more than a slice, and no gap is stored"
 	case width(is) < width(was):
 		return "gap narrowed"
