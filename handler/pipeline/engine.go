@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -111,6 +112,7 @@ type run struct {
 	recording chan struct{}     // held while a detector records; a channel, since the ledger is asked meanwhile
 	abort     func()            // ends what the run is doing, when the lease is lost
 	fresh     chan []signup.Row // users just detected, with a durable intent; closed when detection is over
+	waiting   atomic.Bool       // detection has recorded users without one
 
 	mu     sync.Mutex
 	sum    Summary

@@ -119,8 +119,8 @@ func TestAnIdleRunLeavesTheHistoryAlone(t *testing.T) {
 		if diff := cmp.Diff(w.history(), before); diff != "" {
 			t.Errorf("got, want:\n%s", diff)
 		}
-		if got := after.NoteWrites - notes.NoteWrites; got != 6 { // the lease twice, and the two detectors twice
-			t.Errorf("an idle run has written %d notes, want 6", got)
+		if got := after.NoteWrites - notes.NoteWrites; got != 4 { // the lease twice, and the two detectors
+			t.Errorf("an idle run has written %d notes, want 4", got)
 		}
 	})
 }

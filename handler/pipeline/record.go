@@ -40,6 +40,8 @@ func (w *watch) record(ctx context.Context, detector string, events []signup.Eve
 			row = signup.NewRow(e, detector, r.destinationNames(), now)
 			if row.Owner = r.id; r.room() {
 				row = row.Intend(r.id, now)
+			} else {
+				r.waiting.Store(true)
 			}
 			insert = append(insert, row)
 		} else if again := comeBack(row, e, detector, now); again.Due != row.Due {
@@ -48,6 +50,7 @@ func (w *watch) record(ctx context.Context, detector string, events []signup.Eve
 		}
 	}
 	if len(reopen) > 0 {
+		r.waiting.Store(true)
 		if _, err := r.Ledger.Replace(ctx, reopen); err != nil && !errors.Is(err, signup.ErrConflict) {
 			return fmt.Errorf("reopen %d rows: %w", len(reopen), err)
 		}

@@ -92,7 +92,8 @@ func (q *queue) next(ctx context.Context) []signup.Row {
 	return nil
 }
 
-// await waits for users to be detected. When detection is over, those whom it recorded without an intent are due too.
+// await waits for users to be detected. When detection is over, those whom it recorded without an intent are due too; if
+// there are none the index is not read again.
 func (q *queue) await(ctx context.Context) bool {
 	if q.over {
 		return false
@@ -100,7 +101,10 @@ func (q *queue) await(ctx context.Context) bool {
 	select {
 	case rows, ok := <-q.run.fresh:
 		if q.fresh = rows; !ok {
-			q.over, q.done, q.due = true, q.err != nil, q.Clock.Now()
+			q.over = true
+			if q.waiting.Load() && q.err == nil { // it costs a read for each row that has an intent, too
+				q.done, q.due = false, q.Clock.Now()
+			}
 		}
 		return true
 	case <-ctx.Done():
