@@ -180,9 +180,9 @@ func writePart(b *strings.Builder, p stamped) {
 	fmt.Fprintf(b, "\n</details>\n\n")
 }
 
-// cell keeps a text from ending its cell, and a sign from becoming a tag.
+// cell is a text in a table: it does not end its cell, and no sign becomes a tag.
 func cell(text string) string {
-	return strings.NewReplacer("|", "\\|", "<", "&lt;", ">", "&gt;", "\n", " ").Replace(text)
+	return strings.NewReplacer("|", "\\|", "<=", "≤", ">=", "≥", "<", "&lt;", ">", "&gt;", "\n", " ").Replace(text)
 }
 
 // anchor is a heading's, as GitHub makes it.
@@ -224,9 +224,9 @@ func TestThePageSaysWhatWasMissedAndWhatWasNotMeasured(t *testing.T) {
 	}
 	at := 0
 	for _, want := range []string{
-		"| [burst](#a-burst) | ratio | 1.5 | &lt;= 1.10 | **NOT MET** |", "| odd | 0 | small | **NOT KNOWN**",
-		"| compare | **NOT MEASURED** |", "| [growth](#growth) | calls | 12 | &lt;= 12 | met |",
-		"## A burst\n\n    go test\n\nWhat was seen.\n\n![Delay](performance/burst.svg)", "## Growth\n\n    make growth\n", "| calls | 12 | &lt;= 12 | held |",
+		"| [burst](#a-burst) | ratio | 1.5 | ≤ 1.10 | **NOT MET** |", "| odd | 0 | small | **NOT KNOWN**",
+		"| compare | **NOT MEASURED** |", "| [growth](#growth) | calls | 12 | ≤ 12 | met |",
+		"## A burst\n\n    go test\n\nWhat was seen.\n\n![Delay](performance/burst.svg)", "## Growth\n\n    make growth\n", "| calls | 12 | ≤ 12 | held |",
 	} {
 		i := strings.Index(string(md[at:]), want)
 		if i < 0 {
