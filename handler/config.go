@@ -33,7 +33,10 @@ type SyncConfig struct {
 
 // SignupsConfig says which sign-ups are associated.
 type SignupsConfig struct {
-	Origins []signup.Origin `json:"origins" default:"selfService,emailVerified" enum:"selfService,emailVerified,invitation,admin" doc:"How users must have got into the tenant; everyone else is skipped."`
+	Origins     []signup.Origin `json:"origins" default:"selfService,emailVerified" enum:"selfService,emailVerified,invitation,admin" doc:"How users must have got into the tenant; everyone else is skipped. [Who signed up, and how](origins.md)."`
+	Guests      string          `json:"guests" default:"redeemed" enum:"redeemed,invited" doc:"When guests are associated: when they accept the invitation, or when they are invited; accepting it then changes nothing. It needs invitation among origins."`
+	Migrated    Expression      `json:"migrated" doc:"True of users who were imported from another directory, such as user.attributes.requiresMigration != nil; their origin is admin. Nothing else tells them from those who sign up with an e-mail address. A guest is none."`
+	Entitlement bool            `json:"entitlement" doc:"Tell guests whom an approved request for an access package let in from others, as signup.way, by asking entitlement management about each guest. For workforce tenants; the app needs EntitlementManagement.Read.All."`
 }
 
 // ProfileConfig says what is written to the user's own record.
@@ -151,7 +154,7 @@ func (r *reader) check(c *Config) {
 	if p := c.Profile; len(c.Destinations) == 0 && p.DisplayName == "" && p.UserPrincipalName == "" && len(p.Attributes) == 0 {
 		r.problem("$.destinations", "there is nothing to do: name at least one destination, or something to write to the profile")
 	}
-	spec := pipeline.Spec{DisplayName: string(c.Profile.DisplayName), UserPrincipalName: string(c.Profile.UserPrincipalName),
+	spec := pipeline.Spec{Migrated: string(c.Signups.Migrated), DisplayName: string(c.Profile.DisplayName), UserPrincipalName: string(c.Profile.UserPrincipalName),
 		Domain: c.Profile.UserPrincipalNameDomain, Attributes: map[string]string{}}
 	for name, e := range c.Profile.Attributes {
 		spec.Attributes[name] = string(e)

@@ -83,6 +83,12 @@ func (r *reader) field(path string, n *yamlNode, v reflect.Value, tag reflect.St
 		*into, _ = n.plain().(map[string]any)
 	case *[]DestinationConfig:
 		r.destinations(n, into)
+	case *bool:
+		is, ok := n.value.(bool)
+		if !ok {
+			r.problem(path, "wants true or false, got %s", n.kind)
+		}
+		*into = is
 	default:
 		switch v.Kind() {
 		case reflect.Slice:

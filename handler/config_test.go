@@ -64,7 +64,7 @@ func TestConfigOfTheDesignParses(t *testing.T) {
 	quiet := BreakerConfig{Pause: 30 * time.Second}
 	want := &Config{
 		Sync:    SyncConfig{Overlap: time.Hour, FirstLookBack: 24 * time.Hour, AuditRetention: 168 * time.Hour, Detectors: []string{"audit", "directory"}},
-		Signups: SignupsConfig{Origins: []signup.Origin{signup.SelfService, signup.EmailVerified}},
+		Signups: SignupsConfig{Origins: []signup.Origin{signup.SelfService, signup.EmailVerified}, Guests: "redeemed"},
 		Profile: ProfileConfig{
 			DisplayName:       `user.givenName + " " + user.surname`,
 			UserPrincipalName: `slug(user.givenName + "." + user.surname) + "." + short(user.id)`,
@@ -98,7 +98,7 @@ func TestConfigDefaultsStandForWhatIsAbsent(t *testing.T) {
 	}
 	want := &Config{
 		Sync:    SyncConfig{FirstLookBack: 24 * time.Hour, AuditRetention: 168 * time.Hour, Detectors: []string{"audit", "directory"}},
-		Signups: SignupsConfig{Origins: []signup.Origin{signup.SelfService, signup.EmailVerified}},
+		Signups: SignupsConfig{Origins: []signup.Origin{signup.SelfService, signup.EmailVerified}, Guests: "redeemed"},
 		Profile: ProfileConfig{DisplayName: "user.givenName"},
 		Destinations: []DestinationConfig{{Name: "a", Connector: "sql", Mode: "live", When: "true", Rate: 5, Burst: 2, Concurrency: 3, Breaker: BreakerConfig{2, 10 * time.Minute},
 			Settings: map[string]any{"escaped": "${x} correct horse", "n": 1, "l": []any{"correct horse"}}}},

@@ -66,6 +66,7 @@ func (c docsCommand) Run(s system) error {
 func generatedDocs() map[string][]byte {
 	return map[string][]byte{
 		"settings.md":             settingsPage(),
+		"origins.md":              originsPage(),
 		"destinations.md":         destinationsPage(),
 		"permissions.md":          permissionsPage(),
 		"signup-sync.schema.json": configSchema(kinds(nil)...),

@@ -17,6 +17,7 @@ var features = map[string]string{
 	"LookUp":         "custom attributes by their short names, without `profile.extensionsApp`",
 	"Domain":         "`profile.userPrincipalNameDomain`",
 	"Groups":         "a destination of kind `group`",
+	"Entitlement":    "`signups.entitlement`; workforce tenants only",
 	"AccessPackages": "a destination of kind `accessPackage`; workforce tenants only",
 }
 

@@ -244,6 +244,7 @@ func TestWhatAConfigurationNeeds(t *testing.T) {
 		"profile: { attributes: { city1: user.city } }":                                                                                     {Audit: true, Profile: true, LookUp: true},
 		"profile: { extensionsApp: " + testClient + ", attributes: { city1: user.city } }":                                                  {Audit: true, Profile: true},
 		"profile: { attributes: { extensionAttribute1: user.city } }":                                                                       {Audit: true, Profile: true},
+		"signups: { entitlement: true, migrated: user.attributes.legacyId != \"\" }\n" + something:                                          {Audit: true, LookUp: true, Groups: true, Entitlement: true},
 		"profile: { displayName: user.attributes.nick }":                                                                                    {Audit: true, Profile: true, LookUp: true},
 		"destinations: [{ name: a, connector: accessPackage, settings: { accessPackage: " + simPackage + ", policy: " + simPolicy + " } }]": {Audit: true, AccessPackages: true},
 	} {

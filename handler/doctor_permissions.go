@@ -21,6 +21,7 @@ func needsOf(c *Config) entra.Needs {
 		Profile: c.Mapping.WritesProfile(),
 		Domain:  c.Profile.UserPrincipalNameDomain != "",
 	}
+	n.Entitlement = c.Signups.Entitlement
 	for _, name := range c.Mapping.Attributes() {
 		if kind, err := signup.ParseAttribute(name); err == nil && kind == signup.CustomAttribute && c.Profile.ExtensionsApp == "" {
 			n.LookUp = true

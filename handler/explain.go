@@ -87,7 +87,7 @@ func explainRow(w io.Writer, x pipeline.Explanation) error {
 	if r.Origin == "" {
 		line("origin", "not known yet: the profile has not been read")
 	} else {
-		line("origin", "%s, by %s", r.Origin, r.Evidence)
+		line("origin", "%s, by %s", originText(r), r.Evidence)
 	}
 	if !r.Missing.IsZero() {
 		line("missing", "since %s the directory answers that there is no such user; after 30 minutes that is believed", when(r.Missing))
@@ -116,6 +116,14 @@ func explainRow(w io.Writer, x pipeline.Explanation) error {
 		}
 	}
 	return t.Flush()
+}
+
+// originText is a row's origin, with the way where that says more.
+func originText(r signup.Row) string {
+	if r.Way == "" || string(r.Way) == string(r.Origin) {
+		return string(r.Origin)
+	}
+	return fmt.Sprintf("%s (%s)", r.Origin, r.Way)
 }
 
 // explainAssociation is what there is to say of one association, in lines.

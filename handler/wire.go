@@ -57,8 +57,9 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a.engine = &pipeline.Engine{
-		Tenant:       env.Tenant,
-		Settings:     pipeline.Settings{Overlap: config.Sync.Overlap, FirstLookBack: config.Sync.FirstLookBack, Origins: config.Signups.Origins},
+		Tenant: env.Tenant,
+		Settings: pipeline.Settings{Overlap: config.Sync.Overlap, FirstLookBack: config.Sync.FirstLookBack, Origins: config.Signups.Origins,
+			Invited: config.Signups.Guests == "invited"},
 		Mapping:      config.Mapping,
 		Destinations: destinations,
 		Backstop:     a.tenant.Backstop(),
@@ -68,6 +69,9 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 		Rand:         rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		Each:         pipeline.Each,
 		Log:          log,
+	}
+	if config.Signups.Entitlement {
+		a.engine.Entitlements = a.tenant
 	}
 	for _, d := range []signup.Detector{a.tenant.Audit(), a.tenant.Directory(), a.tenant.SignUps()} {
 		if slices.Contains(config.Sync.Detectors, d.Name()) {

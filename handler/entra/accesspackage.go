@@ -50,7 +50,7 @@ func NewAccessPackage(t *Tenant, accessPackage, policy string) (*AccessPackage, 
 
 // Associate looks first, always: nothing that Graph takes here makes a second request harmless but its refusal. Beside
 // what the interface promises, the error's code is "in-progress" (transient) until the assignment is delivered,
-// "not-delivered" (permanent) when it will not be, "not-found" (transient) while a new user is not known to entitlement
+// "denied", "canceled", "not-delivered" or "expired" (permanent) when it will not be, "not-found" (transient) while a new user is not known to entitlement
 // management, "package-missing" and "no-entitlement-management" (systemic).
 func (p *AccessPackage) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
 	account, err := p.assign(ctx, req)
@@ -99,9 +99,10 @@ func inProgress(state string) error {
 
 // assignment is an accessPackageAssignment; those that have expired are listed as well.
 type assignment struct {
-	ID     string `json:"id"`
-	State  string `json:"state"`
-	Target struct {
+	ID      string    `json:"id"`
+	State   string    `json:"state"`
+	Expired time.Time `json:"expiredDateTime"`
+	Target  struct {
 		ObjectID string `json:"objectId"`
 	} `json:"target"`
 	AccessPackage struct {
@@ -113,6 +114,7 @@ type assignment struct {
 type assignmentRequest struct {
 	Type       string    `json:"requestType"`
 	State      string    `json:"state"`
+	Status     string    `json:"status"` // more about the state
 	Created    time.Time `json:"createdDateTime"`
 	Completed  time.Time `json:"completedDateTime"`
 	Assignment struct {
@@ -135,7 +137,7 @@ func (p *AccessPackage) look(ctx context.Context, req signup.Request) (signup.Ac
 	if err != nil {
 		return signup.Account{}, lookError("assignments", err)
 	}
-	delivering := ""
+	delivering, expired := "", time.Time{}
 	for _, a := range assignments {
 		if !strings.EqualFold(a.Target.ObjectID, string(req.User)) || !strings.EqualFold(a.AccessPackage.ID, p.id) {
 			return signup.Account{}, notOurs("assignment")
@@ -146,7 +148,11 @@ func (p *AccessPackage) look(ctx context.Context, req signup.Request) (signup.Ac
 				return signup.Account{}, notOurs("assignment's id")
 			}
 			return signup.Account{ID: a.ID}, nil
-		case "expired", "deliveryfailed", "partiallydelivered": // the request tells when
+		case "expired":
+			if a.Expired.After(expired) {
+				expired = a.Expired
+			}
+		case "deliveryfailed", "partiallydelivered": // the request tells when
 		default:
 			delivering = a.State
 		}
@@ -160,12 +166,13 @@ func (p *AccessPackage) look(ctx context.Context, req signup.Request) (signup.Ac
 	if err != nil {
 		return signup.Account{}, lookError("requests", err)
 	}
-	return signup.Account{}, p.standing(requests, req)
+	return signup.Account{}, p.standing(requests, expired, req)
 }
 
-// standing is what the requests of a user say: nil if none of them matters any more. One that is open decides; else the
-// latest that has ended does, if it ended a short while ago and may be ours.
-func (p *AccessPackage) standing(requests []assignmentRequest, req signup.Request) error {
+// standing is what the requests of a user say, the latest of whose assignments has expired then: nil if none of them
+// matters any more. One that is open decides; else the latest that has ended does, if it ended a short while ago and may
+// be ours.
+func (p *AccessPackage) standing(requests []assignmentRequest, expired time.Time, req signup.Request) error {
 	var last assignmentRequest
 	for _, r := range requests {
 		user, id := r.Assignment.Target.ObjectID, r.AccessPackage.ID
@@ -188,18 +195,30 @@ func (p *AccessPackage) standing(requests []assignmentRequest, req signup.Reques
 	if ended.IsZero() {
 		ended = last.Created
 	}
+	now := p.tenant.client.clock.Now()
 	switch {
-	case last.State == "" || p.tenant.client.clock.Now().Sub(ended) >= recent:
+	case req.Unsure && !expired.Before(ended) && now.Sub(expired) < recent:
+		return over("expired", "the assignment has expired; ")
+	case last.State == "" || now.Sub(ended) >= recent:
 		return nil
 	case strings.EqualFold(last.State, "delivered"): // and its assignment is about to show
 		return inProgress(last.State)
 	case !req.Unsure: // somebody else's
 		return nil
 	}
-	return &signup.Error{
-		Class: signup.Permanent, Code: "not-delivered",
-		Detail: "entitlement management has ended the request as " + word(last.State) + "; reprocess it there, or replay the user in two hours",
+	code, state := "not-delivered", word(last.State)
+	if refused := strings.ToLower(state); refused == "denied" || refused == "canceled" {
+		code = refused
 	}
+	if status := word(last.Status); status != "" && !strings.EqualFold(status, state) {
+		state += ", " + status
+	}
+	return over(code, "entitlement management has ended the request as "+state+"; reprocess it there, or ")
+}
+
+// over is the end of an assignment that nobody will have.
+func over(code, why string) error {
+	return &signup.Error{Class: signup.Permanent, Code: code, Detail: why + "replay the user in two hours"}
 }
 
 // request asks for an assignment, once: a second request would be refused, and the refusal would hide what became of the

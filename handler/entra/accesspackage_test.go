@@ -150,10 +150,17 @@ func TestARequestIsNotRepeatedOfItself(t *testing.T) {
 }
 
 func TestAnAssignmentThatIsNotDelivered(t *testing.T) {
-	for state, end := range map[string]func(s simulated, id signup.UserID){
-		"deliveryFailed": func(s simulated, _ signup.UserID) { _ = s.clock.Sleep(t.Context(), 4*time.Minute) },
-		"denied":         func(s simulated, id signup.UserID) { s.graph.EndAssignments(id, "denied") },
-		"canceled":       func(s simulated, id signup.UserID) { s.graph.EndAssignments(id, "canceled") },
+	for state, c := range map[string]struct {
+		code string
+		end  func(s simulated, id signup.UserID)
+	}{
+		"deliveryFailed": {"not-delivered", func(s simulated, _ signup.UserID) { _ = s.clock.Sleep(t.Context(), 4*time.Minute) }},
+		"denied":         {"denied", func(s simulated, id signup.UserID) { s.graph.EndAssignments(id, "denied") }},
+		"canceled":       {"canceled", func(s simulated, id signup.UserID) { s.graph.EndAssignments(id, "canceled") }},
+		"expired": {"expired", func(s simulated, id signup.UserID) { // before anybody has looked again
+			_ = s.clock.Sleep(t.Context(), 4*time.Minute)
+			s.graph.EndAssignments(id, "expired")
+		}},
 	} {
 		s := simulate(t, withPackages(), packageRoles...)
 		if state == "deliveryFailed" {
@@ -163,11 +170,11 @@ func TestAnAssignmentThatIsNotDelivered(t *testing.T) {
 		if _, err := p.Associate(t.Context(), req); codeOf(err) != "transient in-progress" {
 			t.Fatal(err)
 		}
-		end(s, req.User)
+		c.end(s, req.User)
 		again := req
 		again.Unsure = true
 		_, err := p.Associate(t.Context(), again)
-		if codeOf(err) != "permanent not-delivered" || !strings.Contains(err.Error(), state) {
+		if codeOf(err) != "permanent "+c.code || !strings.Contains(err.Error(), state) {
 			t.Errorf("%s: got %v", state, err)
 		}
 		_ = s.clock.Sleep(t.Context(), 3*time.Hour) // a person has mended the cause and replays the user
@@ -253,6 +260,9 @@ func TestStatesOfRequestsAndAssignments(t *testing.T) {
 	assigned := func(state string) string {
 		return fmt.Sprintf(`{"id":"2a353749-3749-2a35-4937-352a4937352a","state":%q,"target":{"objectId":%q},"accessPackage":{"id":%q}}`, state, jane, pack)
 	}
+	ended := func(at string) string {
+		return strings.Replace(assigned("expired"), `"state"`, `"expiredDateTime":`+at+`,"state"`, 1)
+	}
 	asked := func(kind, state, completed string) string {
 		return fmt.Sprintf(`{"id":"7999249e-249e-7999-9e24-99799e249979","requestType":%q,"state":%q,"createdDateTime":"2026-01-01T00:00:00.12Z","completedDateTime":%s,
 			"assignment":{"target":{"objectId":%q}},"accessPackage":{"id":%q}}`, kind, state, completed, jane, pack)
@@ -278,7 +288,11 @@ func TestStatesOfRequestsAndAssignments(t *testing.T) {
 		"failed just now":                 {assigned("deliveryFailed"), asked("adminAdd", "deliveryFailed", just), "permanent not-delivered", 2},
 		"failed long ago":                 {none, asked("adminAdd", "denied", old), "transient in-progress", 3},
 		"failed just now, asked for anew": {none, asked("adminAdd", "denied", just) + "," + asked("adminAdd", "submitted", "null"), "transient in-progress", 2},
-		"failed just now, and long ago":   {none, asked("adminAdd", "denied", just) + "," + strings.Replace(asked("adminAdd", "denied", old), "2026-01-01T00", "2025-01-01T00", 1), "permanent not-delivered", 2},
+		"failed just now, and long ago":   {none, asked("adminAdd", "denied", just) + "," + strings.Replace(asked("adminAdd", "denied", old), "2026-01-01T00", "2025-01-01T00", 1), "permanent denied", 2},
+		"expired just now":                {ended(just), asked("adminAdd", "delivered", old), "permanent expired", 2},
+		"expired long ago":                {ended(old), asked("adminAdd", "delivered", old), "transient in-progress", 3},
+		"expired, and asked for anew":     {ended(just), asked("adminAdd", "submitted", "null"), "transient in-progress", 2},
+		"expired, and delivered anew":     {ended(`"2026-01-02T02:00:00Z"`), asked("adminAdd", "delivered", just), "transient in-progress", 2},
 		"a removal that has failed":       {none, asked("adminRemove", "deliveryFailed", just), "transient in-progress", 3},
 		"somebody else's request":         {none, strings.ReplaceAll(asked("adminAdd", "denied", just), string(jane), string(joan)), "transient bad-answer", 2},
 	} {

@@ -52,6 +52,7 @@ const (
 	applicationCall
 	memberCall
 	packageCall
+	requestCall
 	organizationCall
 	policyCall
 	flowCall
@@ -59,7 +60,7 @@ const (
 )
 
 func (k kind) String() string {
-	return [...]string{"audit", "signUps", "directory", "profile", "update", "application", "member", "package", "organization", "policy", "flow"}[k]
+	return [...]string{"audit", "signUps", "directory", "profile", "update", "application", "member", "package", "request", "organization", "policy", "flow"}[k]
 }
 
 // request is one call of Graph, all its tries.

@@ -147,7 +147,7 @@ func (t *Tenant) Counts() Counts {
 	n := func(k kind) int64 { return t.client.calls[k].Load() }
 	return Counts{
 		Audit: n(auditCall), SignUps: n(signUpCall), Directory: n(directoryCall), Profiles: n(profileCall),
-		Updates: n(updateCall), Applications: n(applicationCall), Members: n(memberCall), Packages: n(packageCall),
+		Updates: n(updateCall), Applications: n(applicationCall), Members: n(memberCall), Packages: n(packageCall) + n(requestCall),
 		Throttled: t.client.throttled.Load(), Undecodable: t.undecodable.Load(),
 	}
 }

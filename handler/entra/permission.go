@@ -23,6 +23,7 @@ type Needs struct {
 	Domain         bool // profile.userPrincipalNameDomain is set
 	Groups         bool // a destination of kind group
 	AccessPackages bool // a destination of kind accessPackage
+	Entitlement    bool // signups.entitlement is true
 }
 
 // Excess is an application permission that the app has and does not need.
@@ -47,6 +48,7 @@ var grants = [kinds]struct {
 	applicationCall:  {"Application.Read.All", []string{"Application.ReadWrite.All", "Directory.Read.All"}},
 	memberCall:       {"GroupMember.ReadWrite.All", []string{"Group.ReadWrite.All", "Directory.ReadWrite.All"}},
 	packageCall:      {"EntitlementManagement.ReadWrite.All", nil},
+	requestCall:      {"EntitlementManagement.Read.All", []string{"EntitlementManagement.ReadWrite.All"}},
 	organizationCall: {"User.Read.All", []string{"User.ReadWrite.All", "Organization.Read.All", "Directory.Read.All"}},
 	policyCall:       {"Policy.Read.All", nil},
 	flowCall:         {"EventListener.Read.All", nil},
@@ -59,6 +61,7 @@ var appRoles = map[string]string{
 	"User.ReadWrite.All":                  "741f803b-c850-494e-b5df-cde7c675a1ca",
 	"Application.Read.All":                "9a5d68dd-52b0-4cc2-bd40-abcf44ac3a30",
 	"GroupMember.ReadWrite.All":           "dbaae8cf-10b5-4b86-a4a1-f871c94c6695",
+	"EntitlementManagement.Read.All":      "c74fd47d-ed3c-45c3-9a9e-b8676de685d2",
 	"EntitlementManagement.ReadWrite.All": "9acd699f-1e81-4958-b001-93b1d2506e19",
 	"Policy.Read.All":                     "246dd0d5-5bd0-4def-940b-0421030a5b68",
 	"EventListener.Read.All":              "b7f6385c-6ce6-4639-a480-e23c42ed9784",
@@ -100,6 +103,7 @@ func (n Needs) uses() []use {
 	add(n.Profile, updateCall, "write what profile says to the users")
 	add(n.LookUp, applicationCall, "look up the custom attributes, unless profile.extensionsApp is set")
 	add(n.Groups, memberCall, "read groups and add members, for destinations of kind group")
+	add(n.Entitlement, requestCall, "read the requests that brought guests, for signups.entitlement")
 	add(n.AccessPackages, packageCall, "request and follow assignments, for destinations of kind accessPackage")
 	return all
 }
@@ -171,7 +175,7 @@ func (k kind) remedy() string {
 		return k.permission() + " is missing, which the login of a person by the Azure CLI never has: look in Graph Explorer, or log the CLI in as an app of yours that has it"
 	}
 	grant := "grant the app the application permission " + k.permission() + " with admin consent"
-	if k == packageCall { // which may not see what the tenant is for
+	if k == packageCall || k == requestCall { // which may not see what the tenant is for
 		grant += "; only workforce tenants have entitlement management"
 	}
 	return grant

@@ -121,11 +121,11 @@ func TestSimulatedTenant(t *testing.T) {
 		t.Fatalf("got %d users, %v, want 2", len(users), err)
 	}
 	u := users[id]
-	if origin, _ := signup.Classify(u); origin != signup.SelfService || u.Email != "jane@fabrikam.com" || !u.EmailVerified ||
+	if origin, _, _ := signup.Classify(u, signup.Proof{}); origin != signup.SelfService || u.Email != "jane@fabrikam.com" || !u.EmailVerified ||
 		u.Attributes["marketingOptIn"] != true || !u.HasGeneratedUPN() || !u.Created.Equal(start) {
 		t.Errorf("got %+v", u)
 	}
-	if origin, _ := signup.Classify(users[guest]); origin != signup.Invitation || users[guest].ExternalUserState != "Accepted" {
+	if origin, _, _ := signup.Classify(users[guest], signup.Proof{}); origin != signup.Invitation || users[guest].ExternalUserState != "Accepted" {
 		t.Errorf("got %+v", users[guest])
 	}
 

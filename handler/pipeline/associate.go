@@ -130,11 +130,7 @@ func failures(errs []error) (out []error) {
 
 // leftAlone tells that a destination's breaker has opened: its users are pending, and would be so for days without a word.
 func (r *run) leftAlone(name string, why error) {
-	detail := ""
-	if e, ok := errors.AsType[*signup.Error](why); ok {
-		detail = e.Detail
-	}
-	r.log.Warn("destination left alone for a while", "destination", name, "until", r.gates[name].snapshot().Until, "reason", codeOf(why), "detail", detail)
+	r.log.Warn("destination left alone for a while", "destination", name, "until", r.gates[name].snapshot().Until, "reason", codeOf(why), "detail", detailOf(why))
 }
 
 // oneFailure reports that two users' answers are that of one call, which has failed for all: one error, wrapped or not.

@@ -30,10 +30,11 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 			return
 		}
 	}
+	heard := r.hear(workCtx, rows, users)
 	var changes []change
 	var jobs []*job
 	for _, row := range rows {
-		switch j, after := r.prepare(row, users, err); {
+		switch j, after := r.prepare(row, users, heard[row.User], err); {
 		case j != nil:
 			j.before = row
 			jobs = append(jobs, j)
@@ -149,7 +150,7 @@ func (r *run) users(ctx context.Context, ids []signup.UserID) (users map[signup.
 }
 
 // prepare decides what one read profile means: the row's next state if there is nothing to associate, else a job.
-func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readErr error) (*job, signup.Row) {
+func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, heard hearing, readErr error) (*job, signup.Row) {
 	now := r.Clock.Now()
 	if readErr != nil && codeOf(readErr) == "bad-answer" { // of this user alone: it counts as a try
 		var outcomes []signup.Outcome
@@ -168,16 +169,9 @@ func (r *run) prepare(row signup.Row, users map[signup.UserID]signup.User, readE
 		return nil, r.missing(row, now)
 	}
 	row.Missing = time.Time{}
-	if row.Origin == "" || row.Origin == signup.Unknown {
-		row.Origin, row.Evidence = signup.Classify(u)
-	}
-	switch {
-	case row.Origin == signup.Unknown:
-		return nil, row.SettleAll(signup.Failed, "origin-unknown", row.Evidence, now)
-	case !slices.Contains(r.Settings.Origins, row.Origin):
-		return nil, row.SettleAll(signup.Skipped, reasonOrigin, "", now)
-	case row.Origin == signup.Invitation && u.ExternalUserState == "PendingAcceptance":
-		return nil, row.SettleAll(signup.Skipped, reasonNotRedeemed, "", now)
+	row, ended := r.judge(row, u, heard)
+	if ended {
+		return nil, row
 	}
 	j := &job{row: row, saved: row, user: u, order: append(r.order(), signup.Profile)}
 	j.outcomes = make([]*signup.Outcome, len(j.order))

@@ -37,9 +37,11 @@ type Settings struct {
 	Overlap       time.Duration   // how far each window reaches back before the watermark
 	FirstLookBack time.Duration   // how far the very first window reaches back
 	Origins       []signup.Origin // who is associated; everyone else is skipped: origin
+	Invited       bool            // guests are associated when they are invited; else when they accept
 }
 
-// Engine does the job. All fields but Certificate are to be set; one Run at a time, beside which a Census may go on.
+// Engine does the job. All fields but Certificate and Entitlements are to be set; one Run at a time, beside which a Census
+// may go on.
 type Engine struct {
 	Tenant       string
 	Settings     Settings
@@ -48,6 +50,7 @@ type Engine struct {
 	Detectors    []signup.Detector
 	Backstop     signup.Detector // reads what a log no longer has; also when it is not among Detectors
 	Directory    signup.Directory
+	Entitlements signup.Entitlements // nil = guests whom an access package let in are guests like others
 	Ledger       signup.Ledger
 	Clock        signup.Clock
 	Rand         *rand.Rand                 // seeded by the caller; used under a lock

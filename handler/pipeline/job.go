@@ -74,7 +74,7 @@ func (j *job) waits(needs []string) (pending []string, failed string) {
 func (j *job) input(accounts []string) Input {
 	in := Input{
 		User:     j.user,
-		Signup:   Signup{Kind: j.row.Kind, Origin: j.row.Origin, At: j.row.At, Detected: j.row.Detected, Detector: j.row.Detector},
+		Signup:   Signup{Kind: j.row.Kind, Origin: j.row.Origin, Way: j.row.Way, At: j.row.At, Detected: j.row.Detected, Detector: j.row.Detector},
 		Accounts: map[string]AccountView{}, Skipped: map[string]bool{},
 	}
 	for _, name := range accounts {

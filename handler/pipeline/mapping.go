@@ -13,6 +13,7 @@ import (
 
 // Spec is what the configuration says about the user's own record and about the destinations, as plain values.
 type Spec struct {
+	Migrated          string            // an expression that is true of users who were imported; "" is nobody
 	DisplayName       string            // an expression; "" leaves display names alone
 	UserPrincipalName string            // an expression for the local part; "" leaves user principal names alone
 	Domain            string            // … and the domain behind it; "" is the one that the user has
@@ -36,6 +37,7 @@ type Problem struct {
 
 // Mapping is a Spec, compiled. It may be used from several goroutines at once.
 type Mapping struct {
+	migrated     *expression
 	displayName  *expression
 	principal    *expression
 	domain       string
@@ -71,6 +73,7 @@ func Compile(s Spec) (*Mapping, []Problem) {
 		c.conditional[d.Name] = c.conditional[d.Name] || strings.TrimSpace(d.When) != ""
 	}
 	m := &Mapping{
+		migrated:    c.migrated(s.Migrated),
 		displayName: c.optional("$.profile.displayName", s.DisplayName, wantString),
 		principal:   c.optional("$.profile.userPrincipalName", s.UserPrincipalName, wantString),
 		domain:      s.Domain,
@@ -101,6 +104,17 @@ func Compile(s Spec) (*Mapping, []Problem) {
 		return nil, c.problems
 	}
 	return m, nil
+}
+
+// migrated compiles the rule for those who were imported, which is asked before anything is known of the user beside the
+// profile.
+func (c *compiler) migrated(text string) *expression {
+	const path = "$.signups.migrated"
+	e := c.optional(path, text, wantBool)
+	if e != nil && len(e.needs) > 0 {
+		c.problem(path, -1, "it is asked before the user has any account: write user, not accounts")
+	}
+	return e
 }
 
 // ChildPath is the YAMLPath of a key below path.
@@ -253,7 +267,7 @@ func (m *Mapping) Attributes() []string {
 
 // expressions returns all that there are.
 func (m *Mapping) expressions() []*expression {
-	all := m.profile()
+	all := append(m.profile(), m.migrated)
 	for _, d := range m.destinations {
 		all = append(append(all, d.when), d.record.expressions()...)
 	}

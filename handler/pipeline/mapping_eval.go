@@ -24,6 +24,7 @@ const (
 type Signup struct {
 	Kind     signup.Kind
 	Origin   signup.Origin
+	Way      signup.Way
 	At       time.Time
 	Detected time.Time
 	Detector string
@@ -167,6 +168,20 @@ func (m *Mapping) Want(name string, in Input) (record map[string]any, want bool,
 	return record, true, nil
 }
 
+// Migrated reports that the configuration takes the user for one who was imported. An error is a permanent *signup.Error
+// with code "mapping".
+func (m *Mapping) Migrated(u signup.User) (bool, error) {
+	if m.migrated == nil {
+		return false, nil
+	}
+	v, err := m.migrated.run(newScope(Input{User: u}))
+	if err != nil {
+		return false, mappingError(err.Error())
+	}
+	is, _ := v.(bool) // nil is what there is of an attribute that the user does not have
+	return is, nil
+}
+
 // need evaluates an expression of a destination.
 func (e *expression) need(in Input, s *scope) (any, error) {
 	for _, name := range e.must {
@@ -294,8 +309,8 @@ func newScope(in Input) *scope {
 		User: &userScope{ID: string(u.ID), DisplayName: u.DisplayName, GivenName: u.GivenName, Surname: u.Surname,
 			UserPrincipalName: u.UserPrincipalName, Email: u.Email, EmailVerified: u.EmailVerified, Country: u.Country,
 			City: u.City, PreferredLanguage: u.PreferredLanguage, Created: u.Created.UTC(), Attributes: maps.Clone(u.Attributes)},
-		Signup: &signupScope{Kind: string(in.Signup.Kind), Origin: string(in.Signup.Origin), At: in.Signup.At.UTC(),
-			Detected: in.Signup.Detected.UTC(), Detector: in.Signup.Detector},
+		Signup: &signupScope{Kind: string(in.Signup.Kind), Origin: string(in.Signup.Origin), Way: string(in.Signup.Way),
+			Provider: u.IdentityProvider(), At: in.Signup.At.UTC(), Detected: in.Signup.Detected.UTC(), Detector: in.Signup.Detector},
 		Accounts: make(map[string]*AccountView, len(in.Accounts)),
 	}
 	for name, a := range in.Accounts {

@@ -17,6 +17,7 @@ const janeID = "1a2b3c4d-0000-4000-8000-00000000abcd"
 func jane() signup.User {
 	return signup.User{ID: janeID, DisplayName: "unknown", GivenName: "Jane", Surname: "Doe", Email: "jane@contoso.example",
 		UserPrincipalName: janeID + "@contoso.onmicrosoft.com", Created: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC),
+		Identities: []signup.Identity{{SignInType: "federated", Issuer: "google.com"}},
 		Attributes: map[string]any{"plan": "gold", "visits": float64(3), "optIn": true}}
 }
 
@@ -175,7 +176,7 @@ func TestChangeOverwritesNothingThatAPersonChose(t *testing.T) {
 // TestWant evaluates one expression as the rule and as the record of a destination.
 func TestWant(t *testing.T) {
 	at := time.Date(2026, 5, 6, 7, 0, 0, 0, time.FixedZone("", 3600))
-	in := pipeline.Input{User: jane(), Signup: pipeline.Signup{Kind: signup.Created, Origin: signup.SelfService, At: at, Detector: "audit"},
+	in := pipeline.Input{User: jane(), Signup: pipeline.Signup{Kind: signup.Created, Origin: signup.SelfService, Way: signup.ByFederation, At: at, Detector: "audit"},
 		Accounts: map[string]pipeline.AccountView{"there": {ID: "42"}}}
 	tests := []struct {
 		text string
@@ -183,7 +184,7 @@ func TestWant(t *testing.T) {
 	}{
 		{`user.email`, "jane@contoso.example"}, {`user.city`, nil}, {`nil`, nil}, {`user.city + " "`, nil}, {`" x "`, "x"},
 		{`user.emailVerified`, false}, {`user.created`, "2026-05-06T07:08:09Z"}, {`signup.at`, "2026-05-06T06:00:00Z"}, {`signup.detected`, nil},
-		{`signup.kind + signup.origin + signup.detector`, "createdselfServiceaudit"},
+		{`signup.kind + signup.origin + signup.detector`, "createdselfServiceaudit"}, {`signup.way + "/" + signup.identityProvider`, "federated/google.com"},
 		{`user.created.Year()`, 2026}, {`user.created.Month()`, 5}, {`1.5`, 1.5}, {`[1, "a", user.emailVerified]`, []any{1, "a", false}},
 		{`{"a": user.givenName}`, map[string]any{"a": "Jane"}}, {`split("a,b", ",")`, []any{"a", "b"}},
 		{`accounts.there.id`, "42"}, {`accounts.gone?.id`, nil}, {`accounts.gone?.id ?? "none"`, "none"}, {`accounts.gone == nil`, true}, {`nil != accounts.there`, true},

@@ -69,9 +69,11 @@ type userScope struct {
 type signupScope struct {
 	Kind     string    `expr:"kind" doc:"created or redeemed."`
 	Origin   string    `expr:"origin" doc:"selfService, emailVerified, invitation or admin."`
+	Way      string    `expr:"way" doc:"How exactly: userFlow, federated, emailVerified, invitation, entitlement, admin or migration; [who signed up, and how](origins.md)."`
+	Provider string    `expr:"identityProvider" doc:"Where the user proves who they are: email, userName, or the issuer as Graph writes it, such as google.com or ExternalAzureAD; empty for accounts of the tenant itself, and for a guest who has not been here."`
 	At       time.Time `expr:"at" doc:"When it happened; a time."`
 	Detected time.Time `expr:"detected" doc:"When it was seen; a time."`
-	Detector string    `expr:"detector" doc:"audit or directory: who saw it first."`
+	Detector string    `expr:"detector" doc:"audit, directory or signUps: who saw it first."`
 }
 
 // AccountView is what expressions see of a user's account at a destination.
@@ -256,7 +258,7 @@ func sample(needs []string) *scope {
 	s := &scope{
 		User: &userScope{ID: "00000000-0000-4000-8000-000000000000", DisplayName: "Jane Doe", GivenName: "Jane", Surname: "Doe",
 			UserPrincipalName: "00000000-0000-4000-8000-000000000000@example.com", Email: "jane@example.com", Created: at},
-		Signup:   &signupScope{Kind: "created", Origin: "selfService", At: at, Detected: at, Detector: "audit"},
+		Signup:   &signupScope{Kind: "created", Origin: "selfService", Way: "userFlow", Provider: "email", At: at, Detected: at, Detector: "audit"},
 		Accounts: map[string]*AccountView{},
 	}
 	for _, n := range needs {

@@ -123,7 +123,7 @@ func TestCompileRefuses(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{`user.mail`, `5: user has no member "mail": did you mean "email"?`},
 		{`user["mail"]`, `5: user has no member "mail": did you mean "email"?`},
-		{`signup.x`, `7: signup has no member "x": there are kind, origin, at, detected, detector`},
+		{`signup.x`, `7: signup has no member "x": there are kind, origin, way, identityProvider, at, detected, detector`},
 		{`user`, `0: user needs a member's name written out, as in user.id`},
 		{`user[user.email]`, `0: user needs a member's name written out, as in user.id`},
 		{`user.email == 3`, `11: invalid operation: == (mismatched types string and int)`},

@@ -25,6 +25,7 @@ func (m *Mapping) AttributeUses() []AttributeUse {
 			all = append(all, e.taken...)
 		}
 	}
+	add(m.migrated)
 	for _, e := range m.profile() {
 		add(e)
 	}

@@ -140,6 +140,14 @@ func codeOf(err error) string {
 	return signup.ClassOf(err).String()
 }
 
+// detailOf is what an error says beside its code, if it is ours.
+func detailOf(err error) string {
+	if e, ok := errors.AsType[*signup.Error](err); ok {
+		return e.Detail
+	}
+	return ""
+}
+
 func retryAfter(err error) time.Duration {
 	if e, ok := errors.AsType[*signup.Error](err); ok {
 		return e.RetryAfter

@@ -31,6 +31,13 @@ type Directory interface {
 	Update(ctx context.Context, id UserID, p Patch) error
 }
 
+// Entitlements is what entitlement management knows of guests.
+type Entitlements interface {
+	// Requested reports that a request for an access package, which was not refused, is older than the user's account and
+	// was still open when that came into being. It may say no for some minutes after that.
+	Requested(ctx context.Context, u User) (bool, error)
+}
+
 // Request asks a connector for one user's account.
 type Request struct {
 	Tenant        string // the tenant's id, a GUID

@@ -72,6 +72,7 @@ type Row struct {
 	Detected     time.Time     `json:"detected"` // when this row was made
 	Detector     string        `json:"detector"` // which detector saw the user first
 	Origin       Origin        `json:"origin,omitempty"`
+	Way          Way           `json:"way,omitempty"`
 	Evidence     string        `json:"evidence,omitempty"` // for the origin
 	Associations []Association `json:"associations"`
 	Due          time.Time     `json:"due,omitzero"`       // when there is something to do; zero = settled

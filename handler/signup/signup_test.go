@@ -3,6 +3,7 @@ package signup_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,31 +15,55 @@ func TestClassify(t *testing.T) {
 	id := signup.UserID("75b523ca-d064-4ddf-80af-87738f504026")
 	email := signup.Identity{SignInType: "emailAddress", Issuer: "contoso.onmicrosoft.com", IssuerAssignedID: "a@example.com"}
 	google := signup.Identity{SignInType: "Federated", Issuer: "google.com"}
+	passcode := signup.Identity{SignInType: "federated", Issuer: "mail", IssuerAssignedID: "a@example.com"}
+	named := signup.Identity{SignInType: "federated", Issuer: "jane@example.com"}
 	upn := signup.Identity{SignInType: "userPrincipalName", Issuer: "contoso.onmicrosoft.com"}
-	generated, readable := string(id)+"@contoso.onmicrosoft.com", "jane@contoso.onmicrosoft.com"
+	generated, readable, guest := string(id)+"@contoso.onmicrosoft.com", "jane@contoso.onmicrosoft.com", "j_x.com#EXT#@contoso.onmicrosoft.com"
+	customer := signup.User{CreationType: "LocalAccount", UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{email, upn}}
+	invited := signup.User{CreationType: "Invitation", UserType: "Guest", UserPrincipalName: guest, ExternalUserState: "PendingAcceptance", Identities: []signup.Identity{passcode}}
+	reached := map[string]bool{}
 	for name, c := range map[string]struct {
-		user signup.User
-		want signup.Origin
+		user     signup.User
+		proof    signup.Proof
+		origin   signup.Origin
+		way      signup.Way
+		provider string
+		evidence string // its end
 	}{
-		"user flow with e-mail":              {signup.User{CreationType: "LocalAccount", UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{email, upn}}, signup.SelfService},
-		"the same after its name was given":  {signup.User{CreationType: "LocalAccount", UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{email, upn}}, signup.SelfService},
-		"social, no creation type":           {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{google, upn}}, signup.SelfService},
-		"B2B user flow":                      {signup.User{CreationType: "SelfServiceSignUp", UserType: "Guest", UserPrincipalName: "j_x.com#EXT#@contoso.onmicrosoft.com"}, signup.SelfService},
-		"e-mail verified":                    {signup.User{CreationType: "EmailVerified", UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{upn}}, signup.EmailVerified},
-		"invited":                            {signup.User{CreationType: "Invitation", UserType: "Guest", ExternalUserState: "PendingAcceptance"}, signup.Invitation},
-		"guest by name, no creation type":    {signup.User{UserType: "Guest", UserPrincipalName: "j_x.com#EXT#@contoso.onmicrosoft.com"}, signup.Invitation},
-		"made by an administrator":           {signup.User{UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{upn}}, signup.Admin},
-		"guest without a sign of invitation": {signup.User{UserType: "Guest", UserPrincipalName: readable}, signup.Unknown},
-		"no identities":                      {signup.User{UserType: "Member", UserPrincipalName: readable}, signup.Unknown},
-		"generated name, nothing else":       {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{upn}}, signup.Unknown},
+		"user flow with e-mail":              {customer, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "email", "creationType=LocalAccount userType=Member identity=emailAddress upn=id"},
+		"the same after its name was given":  {signup.User{CreationType: "LocalAccount", UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{email, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "email", "identity=emailAddress"},
+		"social, no creation type":           {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{google, upn}}, signup.Proof{}, signup.SelfService, signup.ByFederation, "google.com", "identity=federated provider=google.com upn=id"},
+		"social, later linked to an address": {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{google, email, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "email", "identity=emailAddress upn=id"},
+		"a user name":                        {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{{SignInType: "userName"}, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "userName", "upn=id"},
+		"an issuer that is an address":       {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{named, upn}}, signup.Proof{}, signup.SelfService, signup.ByFederation, "jane@example.com", "identity=federated provider=other upn=id"},
+		"B2B user flow":                      {signup.User{CreationType: "SelfServiceSignUp", UserType: "Guest", UserPrincipalName: guest}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "", "upn=#EXT#"},
+		"B2B user flow with Google":          {signup.User{CreationType: "SelfServiceSignUp", UserType: "Guest", UserPrincipalName: guest, Identities: []signup.Identity{google}}, signup.Proof{}, signup.SelfService, signup.ByFederation, "google.com", "upn=#EXT#"},
+		"e-mail verified":                    {signup.User{CreationType: "EmailVerified", UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{upn}}, signup.Proof{}, signup.EmailVerified, signup.ByEmail, "", "identity=userPrincipalName"},
+		"invited":                            {invited, signup.Proof{}, signup.Invitation, signup.ByInvitation, "email", "externalUserState=PendingAcceptance identity=federated provider=email upn=#EXT#"},
+		"invited, in a migration":            {invited, signup.Proof{Migrated: true}, signup.Invitation, signup.ByInvitation, "email", "upn=#EXT#"},
+		"guest by name, no creation type":    {signup.User{UserType: "Guest", UserPrincipalName: guest}, signup.Proof{}, signup.Invitation, signup.ByInvitation, "", "upn=#EXT#"},
+		"by an access package":               {invited, signup.Proof{Requested: true}, signup.Invitation, signup.ByEntitlement, "email", "upn=#EXT# request=approved"},
+		"a customer with an access package":  {customer, signup.Proof{Requested: true}, signup.SelfService, signup.ByUserFlow, "email", "upn=id"},
+		"imported":                           {customer, signup.Proof{Migrated: true}, signup.Admin, signup.ByMigration, "email", "upn=id rule=signups.migrated"},
+		"made by an administrator":           {signup.User{UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{upn}}, signup.Proof{}, signup.Admin, signup.ByAdmin, "", "identity=userPrincipalName"},
+		"guest without a sign of invitation": {signup.User{UserType: "Guest", UserPrincipalName: readable}, signup.Proof{Migrated: true, Requested: true}, signup.Unknown, "", "", "userType=Guest"},
+		"no identities":                      {signup.User{UserType: "Member", UserPrincipalName: readable}, signup.Proof{}, signup.Unknown, "", "", "userType=Member"},
+		"generated name, nothing else":       {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{upn}}, signup.Proof{}, signup.Unknown, "", "", "upn=id"},
+		"an identity of an unknown kind":     {signup.User{UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{{SignInType: "new"}, upn}}, signup.Proof{}, signup.Unknown, "", "", "identity=userPrincipalName"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.user.ID = id
-			got, evidence := signup.Classify(c.user)
-			if got != c.want || evidence == "" {
-				t.Errorf("got %s (%s), want %s", got, evidence, c.want)
+			origin, way, evidence := signup.Classify(c.user, c.proof)
+			if origin != c.origin || way != c.way || c.user.IdentityProvider() != c.provider || !strings.HasSuffix(evidence, c.evidence) || strings.Contains(evidence, "@") {
+				t.Errorf("got %s, %s, %q (%s); want %s, %s, %q (… %s)", origin, way, c.user.IdentityProvider(), evidence, c.origin, c.way, c.provider, c.evidence)
 			}
 		})
+		reached[string(c.origin)+string(c.way)] = true
+	}
+	for _, c := range signup.Cases {
+		if !reached[string(c.Origin)+string(c.Way)] {
+			t.Errorf("nobody here came by %s, %s", c.Origin, c.Way)
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ type auditDetail struct {
 // The app that External ID itself works as, in Azure AD B2C at least, and one that imports customers.
 var (
 	cpimService  = map[string]any{"appId": nil, "displayName": "CPIM Service", "servicePrincipalId": "5f7f1f6a-0000-4000-8000-000000000001", "servicePrincipalName": nil}
+	elmService   = map[string]any{"appId": nil, "displayName": "Azure AD Identity Governance - Entitlement Management", "servicePrincipalId": "5f7f1f6a-0000-4000-8000-000000000004", "servicePrincipalName": nil}
 	migrationApp = map[string]any{"appId": "0f3ad2a5-52f5-4c8e-9a55-0d7d2a9d6c11", "displayName": "Customer import", "servicePrincipalId": "5f7f1f6a-0000-4000-8000-000000000002", "servicePrincipalName": nil}
 )
 
@@ -106,7 +107,7 @@ func (t *Tenant) arrivalRows(p Person, id signup.UserID, props map[string]any, n
 	upn, _ := props["userPrincipalName"].(string)
 	add := newRow("Add user", "Add", id, upn, now, chance)
 	names := []string{"accountEnabled", "creationType", "displayName", "userPrincipalName", "userType"}
-	if p.How == Guest {
+	if p.How == Guest || p.How == Requested {
 		names = []string{"accountEnabled", "creationType", "externalUserState", "userType"}
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return props[n] == nil })
@@ -121,6 +122,9 @@ func (t *Tenant) arrivalRows(p Person, id signup.UserID, props map[string]any, n
 		add.InitiatedBy.User = t.admin()
 	case Migration:
 		add.InitiatedBy.App = migrationApp
+	case Requested:
+		add.InitiatedBy.App = elmService
+		return append([]auditRow{add}, t.inviteRows(p, add, now, chance)...)
 	case Guest:
 		add.InitiatedBy.User = t.admin()
 		return append([]auditRow{add}, t.inviteRows(p, add, now, chance)...)

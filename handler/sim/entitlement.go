@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -38,7 +39,8 @@ type entitlement struct {
 	id, assignment string
 	user           signup.UserID
 	pkg, policy    string
-	made           time.Time
+	asked          time.Time   // by the user, who was nobody here then; zero = an administrator's
+	made           time.Time   // from when on it is worked on
 	shows          []time.Time // in lists, by replica
 	fails          bool
 	ended          string // by somebody's hand: denied, canceled, expired
@@ -54,7 +56,7 @@ func (e *entitlement) states(now time.Time, delivery time.Duration) (request, as
 		return "delivered", "expired"
 	case e.ended != "":
 		return e.ended, ""
-	case age < delivery/3:
+	case age < delivery/3 && e.asked.IsZero():
 		return "submitted", ""
 	case age < delivery:
 		return "delivering", "delivering"
@@ -69,6 +71,18 @@ func (e *entitlement) completed(delivery time.Duration) time.Time {
 		return e.endedAt
 	}
 	return e.made.Add(delivery)
+}
+
+// letIn makes the request of somebody who has asked for the tenant's last access package some time ago, and is made a guest
+// now, when it is approved.
+func (t *Tenant) letIn(id signup.UserID, now time.Time, chance *rand.Rand) {
+	if len(t.o.AccessPackages) == 0 {
+		panic("sim: nobody can ask for an access package where there is none")
+	}
+	p := t.o.AccessPackages[len(t.o.AccessPackages)-1]
+	e := &entitlement{id: guid(chance), assignment: guid(chance), user: id, pkg: p.ID, policy: p.Policies[0], made: now, asked: now.Add(-upTo(chance, time.Second, 24*time.Hour))}
+	e.shows = slices.Repeat([]time.Time{now}, t.o.Replicas)
+	t.entitlements.requests = append(t.entitlements.requests, e)
 }
 
 // Assignments is the truth about all requests, oldest first.
@@ -196,8 +210,12 @@ func (t *Tenant) listAssignments(c *graphCall) reply {
 		if state == "" {
 			return nil
 		}
-		return map[string]any{"id": e.assignment, "state": state, "status": state, "expiredDateTime": nil,
+		row := map[string]any{"id": e.assignment, "state": state, "status": state, "expiredDateTime": nil,
 			"target": map[string]any{"objectId": string(e.user)}, "accessPackage": map[string]any{"id": e.pkg}}
+		if state == "expired" {
+			row["expiredDateTime"] = e.endedAt.Format(time.RFC3339Nano)
+		}
+		return row
 	})
 }
 
@@ -209,6 +227,12 @@ func (t *Tenant) listRequests(c *graphCall) reply {
 			"createdDateTime": e.made.Format(time.RFC3339Nano), "completedDateTime": nil,
 			"assignment":    map[string]any{"target": map[string]any{"objectId": string(e.user)}},
 			"accessPackage": map[string]any{"id": e.pkg}}
+		if !e.asked.IsZero() {
+			row["requestType"], row["createdDateTime"] = "userAdd", e.asked.Format(time.RFC3339Nano)
+			if state == "delivering" { // of somebody who was nobody when they asked
+				row["assignment"] = map[string]any{"target": map[string]any{"objectId": nil}}
+			}
+		}
 		if state != "submitted" && state != "delivering" {
 			row["completedDateTime"] = e.completed(t.o.DeliveryTime).Format(time.RFC3339Nano)
 		}

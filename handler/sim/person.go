@@ -20,6 +20,7 @@ const (
 	Migration     How = "migration"     // a customer imported by an app through Graph, with an e-mail identity
 	Admin         How = "admin"         // made by an administrator, in the workforce manner
 	Guest         How = "guest"         // invited by an administrator
+	Requested     How = "requested"     // asked for an access package, and was made a guest by entitlement management
 	EmailVerified How = "emailVerified" // a workforce tenant's self-service by verified e-mail address
 	Failed        How = "failed"        // tries to sign up with an e-mail address, and it fails
 )
@@ -78,6 +79,9 @@ func (t *Tenant) arrive(p Person) signup.UserID {
 	for _, short := range slices.Sorted(maps.Keys(p.Attributes)) {
 		t.collect(short, p.Attributes[short])
 	}
+	if p.How == Requested {
+		t.letIn(id, now, chance)
+	}
 	u := &resident{id: id, how: p.How, created: now}
 	props := t.newProperties(p, id, now, chance)
 	u.write(props, now, 2*t.o.Replicas, t.creationLag(chance, p))
@@ -121,7 +125,7 @@ func (t *Tenant) newProperties(p Person, id signup.UserID, now time.Time, chance
 	case Admin:
 		upn = t.freeName(p, id) + "@" + t.defaultDomain()
 		set("mail", p.Email)
-	case Guest:
+	case Guest, Requested:
 		props["creationType"], props["userType"], props["externalUserState"] = "Invitation", "Guest", "PendingAcceptance"
 		props["externalUserStateChangeDateTime"] = userTime(now)
 		upn = strings.ReplaceAll(p.Email, "@", "_") + "#EXT#@" + t.o.Domain

@@ -27,6 +27,8 @@
 //   - Who may read users may read the tenant's own object, as far as the delegated permission User.Read shows it.
 //   - A dynamic group refuses members as a missing permission is refused, and so does one that can hold directory roles.
 //   - A membership that is being added twice is refused by its truth, and shown by a replica some seconds later.
+//   - A guest whom an approved request for an access package made has not redeemed anything by that, and the request names
+//     the new account once it is delivered.
 //   - Without entitlement management its endpoints answer as to an app that lacks the permission. With it they refuse a
 //     second request, a policy of another package and a user whom they do not know yet alike, and show a new request some
 //     seconds later.

@@ -69,7 +69,7 @@ func TestUserByOrigin(t *testing.T) {
 			if diff := cmp.Diff(got, tt.want(id)); diff != "" {
 				t.Errorf("user (-got +want):\n%s", diff)
 			}
-			if o, evidence := signup.Classify(u); o != tt.origin {
+			if o, _, evidence := signup.Classify(u, signup.Proof{}); o != tt.origin {
 				t.Errorf("classified as %s (%s), want %s", o, evidence, tt.origin)
 			}
 		})
