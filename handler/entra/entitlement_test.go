@@ -12,7 +12,7 @@ import (
 )
 
 func TestAGuestOfAnApprovedRequestIsKnown(t *testing.T) {
-	s := simulate(t, withPackages(), "User.Read.All", "EntitlementManagement.Read.All", "EntitlementManagement.ReadWrite.All")
+	s := simulate(t, withPackages(), "User.Read.All", "Application.Read.All", "EntitlementManagement.ReadWrite.All")
 	partner := s.graph.SignUp(sim.Person{How: sim.Requested, Email: "joan@fabrikam.com"})
 	guest := s.graph.SignUp(sim.Person{How: sim.Guest, Email: "jim@fabrikam.com"})
 	requested := func(id signup.UserID) bool {
