@@ -116,6 +116,29 @@ var breakages = []breakage{
 		c.config += "  - name: starter\n    connector: accessPackage\n    settings: { accessPackage: " + simPackage + ", policy: " + simPolicy + " }\n"
 	}, map[string]string{"tenant: kind": line(conditionFail, "use the connector group"), "destinations: starter": line(conditionWarn, "Mend permissions, missing EntitlementManagement.ReadWrite.All, first."),
 		"permissions: missing EntitlementManagement.ReadWrite.All": line(conditionFail, "9acd699f-1e81-4958-b001-93b1d2506e19")}, []string{"permissions: permissions"}},
+	{"origins that no external tenant has", func(c *clinic) { c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n") },
+		map[string]string{"tenant: origins": line(conditionFail, "signups: { origins: [selfService] }")}, nil},
+	{"one origin that no external tenant has", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, emailVerified, admin] }\nprofile:\n")
+	},
+		map[string]string{"tenant: origins": line(conditionWarn, "take it out of signups.origins")}, nil},
+	{"guests who are treated and left out", func(c *clinic) { c.reconfigure("profile:\n", "signups: { guests: invited }\nprofile:\n") },
+		map[string]string{"tenant: guests": line(conditionWarn, "add invitation to signups.origins")}, nil},
+	{"guests by access packages in an external tenant", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, invitation], entitlement: true }\nprofile:\n")
+		c.grant(append(clinicRoles, "EntitlementManagement.Read.All")...)
+		c.tenant(sim.TenantOptions{NoVerifiedJoin: true})
+	}, map[string]string{"tenant: entitlement": line(conditionFail, "take out signups.entitlement")}, nil},
+	{"guests by access packages whom the app may not look up", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, emailVerified, invitation], entitlement: true }\nprofile:\n")
+		c.tenant(sim.TenantOptions{Type: sim.Workforce, EntitlementManagement: true})
+	}, map[string]string{"tenant: entitlement": line(conditionWarn, "Mend permissions, missing EntitlementManagement.Read.All, first."),
+		"permissions: missing EntitlementManagement.Read.All": line(conditionFail, "c74fd47d-ed3c-45c3-9a9e-b8676de685d2")}, []string{"permissions: permissions"}},
+	{"guests by access packages without a licence", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, emailVerified, invitation], entitlement: true }\nprofile:\n")
+		c.grant(append(clinicRoles, "EntitlementManagement.Read.All")...)
+		c.tenant(sim.TenantOptions{Type: sim.Workforce})
+	}, map[string]string{"tenant: entitlement": line(conditionFail, "Billing > Licenses")}, nil},
 	{"a custom attribute that is not there", func(c *clinic) { c.tenant(sim.TenantOptions{Attributes: []string{"loyaltyNumber"}}) },
 		map[string]string{"tenant: missing stripeCustomerId": line(conditionFail, "Custom user attributes > Add > Name: stripeCustomerId")}, []string{"tenant: custom attributes"}},
 	{"a custom attribute of another type", func(c *clinic) {
@@ -143,7 +166,7 @@ var breakages = []breakage{
 		map[string]string{"tenant: sign-up policy": line(conditionWarn, `{"allowEmailVerifiedUsersToJoinOrganization":false}`)}, nil},
 	{"nobody can sign up with a work or school address", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n")
-		c.tenant(sim.TenantOptions{NoEmailSubscriptions: true})
+		c.tenant(sim.TenantOptions{Type: sim.Workforce, NoEmailSubscriptions: true})
 	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, `"allowedToSignUpEmailBasedSubscriptions":true`)}, nil},
 	{"an operator who may not read policies", func(c *clinic) { c.logIn("Organization.Read.All") },
 		map[string]string{"tenant: sign-up policy": line(conditionWarn, "Graph Explorer"), "tenant: user flows": line(conditionWarn, "External Identities > User flows")}, nil},

@@ -65,21 +65,26 @@ func (p *patient) unanswered(ctx context.Context, name, permission string, err e
 
 // examineKind says what kind of tenant it is, and what is configured that such a tenant cannot do.
 func examineKind(ctx context.Context, p *patient) []finding {
-	packages := p.packages()
 	o, err := p.organized(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		return p.unanswered(ctx, "kind", "User.", err)
-	case o.ID != "" && !strings.EqualFold(o.ID, p.app.env.Tenant):
-		return []finding{fail("kind", setSetting("ENTRA_TENANT_ID", o.ID), "Graph answers for another tenant, %s", o.ID)}
-	case o.Kind == "":
-		return []finding{notAsked("kind", "Entra admin center > Overview > Tenant type; "+asOperator(p), "Graph shows it to nobody without Organization.Read.All, which the app does not need%s", onlyWorkforce(packages))}
-	case len(packages) > 0 && o.Kind != entra.WorkforceTenant:
-		return []finding{fail("kind", "Take these destinations out of signup-sync.yaml, or use the connector group.", "it is %s tenant, which has no entitlement management, for %s", kindWords[o.Kind], strings.Join(packages, ", "))}
-	case o.Kind == entra.B2CTenant:
-		return []finding{warn("kind", "Migrate to Microsoft Entra External ID; until then look at the census.", "it is %s tenant: nobody has tried this program with one", kindWords[o.Kind])}
 	}
-	return []finding{good("kind", "it is %s tenant", kindWords[o.Kind])}
+	return append([]finding{p.kindOf(o)}, p.examineOrigins(ctx, o.Kind)...)
+}
+
+func (p *patient) kindOf(o entra.Organization) finding {
+	packages := p.packages()
+	switch {
+	case o.ID != "" && !strings.EqualFold(o.ID, p.app.env.Tenant):
+		return fail("kind", setSetting("ENTRA_TENANT_ID", o.ID), "Graph answers for another tenant, %s", o.ID)
+	case o.Kind == "":
+		return notAsked("kind", "Entra admin center > Overview > Tenant type; "+asOperator(p), "Graph shows it to nobody without Organization.Read.All, which the app does not need%s", onlyWorkforce(p.forWorkforce()))
+	case len(packages) > 0 && o.Kind != entra.WorkforceTenant:
+		return fail("kind", "Take these destinations out of signup-sync.yaml, or use the connector group.", "it is %s tenant, which has no entitlement management, for %s", kindWords[o.Kind], strings.Join(packages, ", "))
+	case o.Kind == entra.B2CTenant:
+		return warn("kind", "Migrate to Microsoft Entra External ID; until then look at the census.", "it is %s tenant: nobody has tried this program with one", kindWords[o.Kind])
+	}
+	return good("kind", "it is %s tenant", kindWords[o.Kind])
 }
 
 var kindWords = map[entra.TenantKind]string{entra.ExternalTenant: "an external", entra.WorkforceTenant: "a workforce", entra.B2CTenant: "an Azure AD B2C"}
@@ -90,6 +95,15 @@ func (p *patient) packages() (names []string) {
 		if d.Connector == "accessPackage" {
 			names = append(names, d.Name)
 		}
+	}
+	return names
+}
+
+// forWorkforce is all that only a workforce tenant can serve.
+func (p *patient) forWorkforce() []string {
+	names := p.packages()
+	if p.app.config.Signups.Entitlement {
+		names = append(names, "signups.entitlement")
 	}
 	return names
 }
