@@ -56,11 +56,14 @@ const (
 	organizationCall
 	policyCall
 	flowCall
+	policyChangeCall
+	flowChangeCall
+	inviteCall
 	kinds
 )
 
 func (k kind) String() string {
-	return [...]string{"audit", "signUps", "directory", "profile", "update", "application", "member", "package", "request", "organization", "policy", "flow"}[k]
+	return [...]string{"audit", "signUps", "directory", "profile", "update", "application", "member", "package", "request", "organization", "policy", "flow", "policy change", "flow change", "invitation"}[k]
 }
 
 // request is one call of Graph, all its tries.
@@ -107,6 +110,7 @@ func newClient(o Options, root *url.URL) (*client, error) {
 	// Graph takes 3,000 writes in 150 s from an app in a tenant, whatever they write to.
 	c.paces[updateCall] = newPace(20, time.Second)
 	c.paces[memberCall] = c.paces[updateCall]
+	c.paces[inviteCall] = c.paces[updateCall]
 	// Without continuous access evaluation: its tokens live for a day, without a permission that was granted meanwhile.
 	auth, err := kauth.NewAzureIdentityAuthenticationProviderWithScopesAndValidHostsAndObservabilityOptionsAndIsCaeEnabled(
 		o.Credential, []string{c.scope}, []string{root.Hostname()}, kauth.ObservabilityOptions{}, false)

@@ -27,6 +27,7 @@ import (
 type Grant struct {
 	Tenant string   `json:"tenant"`           // the tenant that it is for, a GUID in lower case
 	Client string   `json:"client"`           // the app that has asked for it
+	Object string   `json:"object,omitempty"` // who it is for: the object id of the app, or of the person who has logged in
 	Roles  []string `json:"roles,omitempty"`  // application permissions, sorted
 	Scopes []string `json:"scopes,omitempty"` // the permissions of a person's login, sorted; an app's own token has none
 }
@@ -43,6 +44,7 @@ func (t *Tenant) Grant(ctx context.Context) (Grant, error) {
 		Tenant string   `json:"tid"`
 		AppID  string   `json:"appid"`
 		Azp    string   `json:"azp"` // what newer tokens call it
+		Object string   `json:"oid"`
 		Roles  []string `json:"roles"`
 		Scopes string   `json:"scp"`
 	}
@@ -51,7 +53,7 @@ func (t *Tenant) Grant(ctx context.Context) (Grant, error) {
 	body, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(middle, "="))
 	if err == nil && json.Unmarshal(body, &claims) == nil && claims.Tenant != "" {
 		slices.Sort(claims.Roles)
-		return Grant{Tenant: strings.ToLower(claims.Tenant), Client: strings.ToLower(cmp.Or(claims.AppID, claims.Azp)),
+		return Grant{Tenant: strings.ToLower(claims.Tenant), Client: strings.ToLower(cmp.Or(claims.AppID, claims.Azp)), Object: strings.ToLower(claims.Object),
 			Roles: claims.Roles, Scopes: slices.Sorted(strings.FieldsSeq(claims.Scopes))}, nil
 	}
 	return Grant{}, &signup.Error{Class: signup.Permanent, Code: "token-unreadable",

@@ -256,7 +256,7 @@ func TestWhatAPersonShouldReadIsNotAskedForTheApp(t *testing.T) {
 	}
 	for _, r := range reads {
 		err := r.read(newGraph(t, refusal(403, "AccessDenied", "required scopes are missing in the token")).open())
-		if codeOf(err) != "systemic forbidden" || !strings.Contains(err.Error(), r.permission) || !strings.Contains(err.Error(), "Graph Explorer") || strings.Contains(err.Error(), "grant the app") {
+		if codeOf(err) != "systemic forbidden" || !strings.Contains(err.Error(), r.permission) || !strings.Contains(err.Error(), "handler policy") || strings.Contains(err.Error(), "grant the app") {
 			t.Errorf("%s: got %v", r.name, err)
 		}
 		if e, ok := errors.AsType[*signup.Error](err); ok && len(e.Detail) > 280 {

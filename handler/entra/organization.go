@@ -24,6 +24,7 @@ type Organization struct {
 	Kind    TenantKind `json:"kind,omitempty"` // "" = not known: Graph shows it to nobody without Organization.Read.All
 	Type    string     `json:"type,omitempty"` // what Graph calls the kind: CIAM, AAD, AAD B2C
 	Domains []string   `json:"domains"`        // verified
+	Initial string     `json:"initial"`        // the one of them that the tenant began with, the issuer of its local accounts
 }
 
 // Organization reads the tenant's own object.
@@ -66,7 +67,8 @@ func (o *Organization) decode(d *decoder) error {
 		ID      string `json:"id"`
 		Type    string `json:"tenantType"`
 		Domains []struct {
-			Name string `json:"name"`
+			Name    string `json:"name"`
+			Initial bool   `json:"isInitial"`
 		} `json:"verifiedDomains"`
 	}
 	if err := d.value(&g); err != nil {
@@ -75,6 +77,9 @@ func (o *Organization) decode(d *decoder) error {
 	*o = Organization{ID: strings.ToLower(g.ID), Kind: kindOfTenant(g.Type), Type: g.Type}
 	for _, v := range g.Domains {
 		o.Domains = append(o.Domains, v.Name)
+		if v.Initial {
+			o.Initial = v.Name
+		}
 	}
 	return nil
 }

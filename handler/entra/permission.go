@@ -50,8 +50,11 @@ var grants = [kinds]struct {
 	packageCall:      {"EntitlementManagement.ReadWrite.All", nil},
 	requestCall:      {"EntitlementManagement.Read.All", []string{"EntitlementManagement.ReadWrite.All"}},
 	organizationCall: {"User.Read.All", []string{"User.ReadWrite.All", "Organization.Read.All", "Directory.Read.All"}},
-	policyCall:       {"Policy.Read.All", nil},
-	flowCall:         {"EventListener.Read.All", nil},
+	policyCall:       {"Policy.Read.All", []string{"Policy.ReadWrite.Authorization"}},
+	flowCall:         {"EventListener.Read.All", []string{"EventListener.ReadWrite.All"}},
+	policyChangeCall: {"Policy.ReadWrite.Authorization", nil},
+	flowChangeCall:   {"EventListener.ReadWrite.All", nil},
+	inviteCall:       {"User.Invite.All", []string{"User.ReadWrite.All", "Directory.ReadWrite.All"}},
 }
 
 // appRoles are the ids of those permissions, which are the same in every tenant.
@@ -166,13 +169,22 @@ func (e Excess) String() string {
 	return s
 }
 
-// remedy says what helps against a 403. The permissions for policies and user flows are for the person who looks, not for
+// roles are the directory roles of which a person needs one beside the permission: the least, after Microsoft's reference.
+var roles = map[kind]string{
+	policyChangeCall: "Privileged Role Administrator",
+	flowChangeCall:   "External ID User Flow Administrator",
+	inviteCall:       "Guest Inviter",
+}
+
+// remedy says what helps against a 403. The permissions for policies, user flows and invitations are for a person, not for
 // the app, which would hold them all the time. The Azure CLI's own login of a person does not carry them
 // (azure-cli#23906, azure-powershell#24334).
 func (k kind) remedy() string {
 	switch k {
 	case policyCall, flowCall:
-		return k.permission() + " is missing, which the login of a person by the Azure CLI never has: look in Graph Explorer, or log the CLI in as an app of yours that has it"
+		return k.permission() + " is missing, or a directory role that may read it; the login of a person by the Azure CLI never has it: 'handler policy' logs you in with it"
+	case policyChangeCall, flowChangeCall, inviteCall:
+		return "the login lacks " + k.permission() + ", or the directory role " + roles[k]
 	}
 	grant := "grant the app the application permission " + k.permission() + " with admin consent"
 	if k == packageCall || k == requestCall { // which may not see what the tenant is for
