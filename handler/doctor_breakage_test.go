@@ -117,7 +117,7 @@ var breakages = []breakage{
 	}, map[string]string{"tenant: kind": line(conditionFail, "use the connector group"), "destinations: starter": line(conditionWarn, "Mend permissions, missing EntitlementManagement.ReadWrite.All, first."),
 		"permissions: missing EntitlementManagement.ReadWrite.All": line(conditionFail, "9acd699f-1e81-4958-b001-93b1d2506e19")}, []string{"permissions: permissions"}},
 	{"origins that no external tenant has", func(c *clinic) { c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n") },
-		map[string]string{"tenant: origins": line(conditionFail, "signups: { origins: [selfService] }")}, nil},
+		map[string]string{"tenant: origins": line(conditionFail, "signups: { origins: [selfService] }"), "tenant: user flows": line(conditionWarn, "add selfService to signups.origins")}, nil},
 	{"one origin that no external tenant has", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [selfService, emailVerified, admin] }\nprofile:\n")
 	},
@@ -163,18 +163,22 @@ var breakages = []breakage{
 	{"a kind that is not shown", func(c *clinic) { c.logIn("Policy.Read.All", "EventListener.Read.All") },
 		map[string]string{"tenant: kind": line(conditionWarn, "az login --tenant "+simTenant)}, nil},
 	{"people with a work or school address, who are left out", func(c *clinic) { c.reconfigure("profile:\n", "signups: { origins: [selfService] }\nprofile:\n") },
-		map[string]string{"tenant: sign-up policy": line(conditionWarn, `{"allowEmailVerifiedUsersToJoinOrganization":false}`)}, nil},
+		map[string]string{"tenant: sign-up policy": line(conditionWarn, "bin/handler policy set --email-verified=off --yes")}, nil},
 	{"nobody can sign up with a work or school address", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n")
 		c.tenant(sim.TenantOptions{Type: sim.Workforce, NoEmailSubscriptions: true})
-	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, `"allowedToSignUpEmailBasedSubscriptions":true`)}, nil},
+	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, "bin/handler policy set --email-subscriptions=on --email-verified=on --yes"),
+		"tenant: user flows": line(conditionWarn, "add selfService to signups.origins")}, nil},
+	{"a workforce tenant where nobody can sign up with a work or school address", func(c *clinic) {
+		c.tenant(sim.TenantOptions{Type: sim.Workforce, NoVerifiedJoin: true})
+	}, map[string]string{"tenant: sign-up policy": line(conditionWarn, "take emailVerified out of signups.origins")}, nil},
 	{"an operator who may not read policies", func(c *clinic) { c.logIn("Organization.Read.All") },
-		map[string]string{"tenant: sign-up policy": line(conditionWarn, "Graph Explorer"), "tenant: user flows": line(conditionWarn, "External Identities > User flows")}, nil},
+		map[string]string{"tenant: sign-up policy": line(conditionWarn, "bin/handler policy"), "tenant: user flows": line(conditionWarn, "External Identities > User flows")}, nil},
 	{"user flows that let nobody sign up", func(c *clinic) {
 		flow := simFlow
 		flow.Closed = true
 		c.tenant(sim.TenantOptions{UserFlows: []sim.UserFlow{flow}})
-	}, map[string]string{"tenant: user flows": line(conditionWarn, "User flows > New user flow")}, nil},
+	}, map[string]string{"tenant: user flows": line(conditionWarn, "bin/handler policy set --sign-up=on --flow=")}, nil},
 	{"a user flow that does not ask for the name", func(c *clinic) {
 		flow := simFlow
 		flow.Attributes = flow.Attributes[1:]

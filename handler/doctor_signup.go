@@ -61,11 +61,6 @@ func (p *patient) organized(ctx context.Context) (entra.Organization, error) {
 	})
 }
 
-// selfService reports that people who sign themselves up are brought anywhere.
-func (p *patient) selfService() bool {
-	return slices.Contains(p.app.config.Signups.Origins, signup.SelfService)
-}
-
 // unseen is a line that the person's login does not bring.
 func (p *patient) unseen(ctx context.Context, name, fix, why string, err error) []finding {
 	if _, e := p.grant(ctx); e == nil && passing(err) {
@@ -79,7 +74,7 @@ func (p *patient) unseen(ctx context.Context, name, fix, why string, err error) 
 // examineSignUpPolicy reads the tenant's authorization policy, which is about people with a work or school address, and
 // not about user flows.
 func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
-	const name, steps = "sign-up policy", "Microsoft Graph Explorer: GET /v1.0/policies/authorizationPolicy, with Policy.Read.All"
+	const name, steps = "sign-up policy", "bin/handler policy, which logs you in with what it takes"
 	tenant, err := p.asPerson(ctx)
 	var policy entra.SignUpPolicy
 	if err == nil {
@@ -88,25 +83,17 @@ func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
 	if err != nil {
 		return p.unseen(ctx, name, steps, "it takes a login of yours that may read it, which the app should not have", err)
 	}
-	verified := slices.Contains(p.app.config.Signups.Origins, signup.EmailVerified)
-	switch who := policy.SelfService(); {
-	case verified && who != "anyone" && !p.selfService():
-		return []finding{warn(name, p.policyFix(true), "%s can sign up with a work or school address, and signups.origins has emailVerified alone", who)}
-	case !verified && who == "anyone":
-		return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\n"+p.policyFix(false), "anyone with a mailbox in a verified domain can sign up, and signups.origins leaves them out")}
-	default:
-		return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", who, policy.InvitesFrom)}
+	kind := entra.TenantKind("")
+	if o, err := p.organized(ctx); err == nil {
+		kind = o.Kind
 	}
-}
-
-// policyFix is the command that opens the tenant for people with a work or school address, or closes it for those who have
-// no account yet.
-func (p *patient) policyFix(open bool) string {
-	body := `{"allowEmailVerifiedUsersToJoinOrganization":false}`
-	if open {
-		body = `{"allowedToSignUpEmailBasedSubscriptions":true,"allowEmailVerifiedUsersToJoinOrganization":true}`
+	for _, why := range contradictions(p.app.config.Signups.Origins, policy, kind) {
+		if policy.SelfService() == "anyone" {
+			return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\nbin/handler policy set --email-verified=off --yes", "%s", why)}
+		}
+		return []finding{warn(name, "In signup-sync.yaml: take emailVerified out of signups.origins, or open it:\nbin/handler policy set --email-subscriptions=on --email-verified=on --yes", "%s", why)}
 	}
-	return p.inTenant(fmt.Sprintf(`az rest --method PATCH --url "%s/v1.0/policies/authorizationPolicy" --body '%s'`, p.app.env.Graph, body))
+	return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", selfServiceWords[policy.SelfService()], policy.InvitesFrom)}
 }
 
 // examineUserFlows reads which user flows let people sign up, and what they ask them.
@@ -118,7 +105,7 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 		flows, err = tenant.UserFlows(ctx)
 	}
 	if err != nil {
-		return p.unseen(ctx, name, steps, "it takes a login of yours that may read them, which the app should not have", err)
+		return p.unseen(ctx, name, steps+"\nor bin/handler policy, which logs you in with what it takes", "it takes a login of yours that may read them, which the app should not have", err)
 	}
 	var open []string
 	collected := map[string]bool{}
@@ -130,10 +117,17 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 			}
 		}
 	}
-	if len(open) == 0 && p.selfService() {
-		return []finding{warn(name, steps+" > New user flow", "no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))}
-	}
 	all := []finding{good(name, "people can sign up in %d of %d", len(open), len(flows))}
+	for _, why := range flowContradictions(p.app.config.Signups.Origins, flows) {
+		fix := steps + " > New user flow"
+		if len(flows) > 0 && len(open) == 0 {
+			fix += "\nor open one that there is:\nbin/handler policy set --sign-up=on --flow='" + flows[0].ID + "' --yes"
+		}
+		if len(open) > 0 {
+			fix = "In signup-sync.yaml: add selfService to signups.origins, or close the user flow:\nbin/handler policy set --sign-up=off --flow='NAME' --yes"
+		}
+		all[0] = warn(name, fix, "%s", why)
+	}
 	for _, attribute := range p.wanted() {
 		if len(open) > 0 && !collected[strings.ToLower(attribute)] {
 			all = append(all, warn("not collected "+attribute, fmt.Sprintf("%s > %s > User attributes > %s", steps, open[0], attribute),
