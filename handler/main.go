@@ -41,6 +41,7 @@ type commands struct {
 	Replay   replayCommand   `cmd:"" help:"Reopen what has failed, or was skipped, so that the next run works it once more."`
 	Forget   forgetCommand   `cmd:"" help:"Leave users alone from now on, and keep nothing of them but the object id."`
 	Policy   policyCommand   `cmd:"" help:"Show who can sign up alone by the tenant's policies, or change that, with your own login."`
+	Invite   inviteCommand   `cmd:"" help:"Invite people as guests, one or a file of them, with your own login."`
 	Undo     undoCommand     `cmd:"" help:"Take back what the profile section has written to the users' own records, as far as it still stands there."`
 	Package  packageCommand  `cmd:"" hidden:"" help:"Make the zip that is deployed."`
 	Licences licencesCommand `cmd:"" hidden:"" help:"Write the licences of all that is in the program."`
