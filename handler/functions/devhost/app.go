@@ -22,6 +22,7 @@ type app struct {
 	args      []string
 	timeout   time.Duration // functionTimeout; 0 = unbounded
 	probe     time.Duration // how long the handler may take to listen
+	prefix    string        // of the routes of HTTP functions
 	functions []*function
 }
 
@@ -30,7 +31,9 @@ type function struct {
 	name     string
 	binding  string // of the trigger
 	outputs  map[string]bool
-	timer    bool // else an HTTP function, which is left alone
+	timer    bool
+	http     *httpTrigger // nil = it is no HTTP function
+	response string       // its output that is the response
 	schedule Schedule
 	monitor  bool // the host keeps a status; false also for schedules below a minute
 	startup  bool // run at the listener's start
@@ -90,6 +93,7 @@ func (a *app) loadHost(root string, settings map[string]string) error {
 		Version         string
 		FunctionTimeout *string
 		CustomHandler   json.RawMessage
+		Extensions      struct{ HTTP struct{ RoutePrefix *string } }
 	}
 	if err := json.Unmarshal(text, &host); err != nil {
 		return fmt.Errorf("read %s: %w", file, err)
@@ -114,6 +118,12 @@ func (a *app) loadHost(root string, settings map[string]string) error {
 	var errs []error
 	if host.Version != "2.0" {
 		errs = append(errs, fmt.Errorf("read %s: version is %q, want \"2.0\"", file, host.Version))
+	}
+	if a.prefix = "api"; host.Extensions.HTTP.RoutePrefix != nil {
+		a.prefix = *host.Extensions.HTTP.RoutePrefix
+	}
+	if custom.EnableForwardingHTTPRequest || custom.EnableProxyingHTTPRequest {
+		errs = append(errs, fmt.Errorf("read %s: forwarding and proxying of HTTP requests are not supported here", file))
 	}
 	a.timeout = 30 * time.Minute // the default of the Flex Consumption plan
 	if host.FunctionTimeout != nil {
@@ -214,6 +224,9 @@ func loadFunction(file string, settings map[string]string, now time.Time) (*func
 			triggers++
 		}
 	}
+	if f.http != nil && f.response == "" {
+		return fail("an HTTP function needs an output of type http")
+	}
 	if triggers != 1 {
 		return fail("function.json has %d triggers, want one", triggers)
 	}
@@ -235,16 +248,20 @@ type binding struct {
 	Name, Type, Direction, Schedule string
 	UseMonitor                      *bool
 	RunOnStartup                    bool
+	Route, AuthLevel                string
+	Methods                         []string
 }
 
 // bind takes one binding into the function and reports whether it is a trigger.
 func (f *function) bind(b binding, settings map[string]string, now time.Time) (trigger bool, err error) {
 	switch kind := strings.ToLower(b.Type); {
 	case b.Direction == "out":
-		f.outputs[b.Name] = true
+		if f.outputs[b.Name] = true; kind == "http" {
+			f.response = b.Name
+		}
 		return false, nil
 	case kind == "httptrigger":
-		return true, nil
+		return true, f.bindHTTP(b)
 	case kind != "timertrigger" && strings.HasSuffix(kind, "trigger"):
 		return false, fmt.Errorf("trigger %q is not supported here, only timerTrigger is", b.Type)
 	case kind != "timertrigger":

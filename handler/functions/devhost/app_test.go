@@ -52,6 +52,10 @@ func TestOpenErrors(t *testing.T) {
 		{"schedule", bindings(timer("every minute")), "it has 2 fields"},
 		{"unknown setting", bindings(timer("%NOPE%")), "resolve %NOPE%"},
 		{"one file beside function.json", map[string]string{"SyncNewUsers/notes.txt": "x"}, "one file beside function.json"},
+		{"HTTP function without a response", map[string]string{"Page/function.json": `{"bindings":[{"name":"req","type":"httpTrigger","direction":"in"}]}`}, "an output of type http"},
+		{"route with parameters", map[string]string{"Page/function.json": strings.Replace(pageJSON, "page", "page/{id}", 1)}, "only one without parameters"},
+		{"level of access", map[string]string{"Page/function.json": strings.Replace(pageJSON, `"function"`, `"everybody"`, 1)}, `authLevel is "everybody"`},
+		{"forwarding", map[string]string{"host.json": strings.Replace(hostJSON, `"customHandler":{`, `"customHandler":{"enableForwardingHttpRequest":true,`, 1)}, "forwarding and proxying"},
 		{"retry strategy", retry(`{"strategy":"exponentialBackoff","maxRetryCount":1}`), "fixedDelay"},
 		{"retry count", retry(`{"strategy":"fixedDelay","delayInterval":"00:00:01"}`), "maxRetryCount"},
 		{"retry delay", retry(`{"strategy":"fixedDelay","maxRetryCount":1}`), "retry.delayInterval"},
@@ -106,7 +110,7 @@ func TestOpenTakesWhatTheHostTakes(t *testing.T) {
 		{"absolute path", map[string]string{"host.json": strings.Replace(hostJSON, "bin/handler", exe, 1)}},
 		{"unbounded timeout", map[string]string{"host.json": strings.Replace(hostJSON, "00:00:25", "-1", 1)}},
 		{"timeout of a day", map[string]string{"host.json": strings.Replace(hostJSON, "00:00:25", "1.00:00:00", 1)}},
-		{"HTTP function is left alone", map[string]string{"Hello/function.json": `{"bindings":[{"name":"req","type":"httpTrigger","direction":"in"},{"name":"res","type":"http","direction":"out"}]}`}},
+		{"HTTP function", map[string]string{"Page/function.json": pageJSON}},
 		{"retry for ever", map[string]string{"SyncNewUsers/function.json": strings.TrimSuffix(functionJSON, "}") + `,"retry":{"strategy":"fixedDelay","maxRetryCount":-1,"delayInterval":"00:00:30"}}`}},
 	}
 	for _, tc := range tests {

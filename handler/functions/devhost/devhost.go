@@ -1,5 +1,5 @@
 // Package devhost is a small Azure Functions host for one machine. It starts a handler's binary, probes it, invokes
-// its timer functions by their schedules and restarts it, as the real host does, and judges its replies as strictly:
+// its timer functions by their schedules, serves its HTTP functions to clients, and restarts it, as the real host does, and judges its replies as strictly:
 // what the real host would fail on is ErrFailed, and what it would hang on until functionTimeout is ErrHang, at once.
 // It drives `handler local`, and the tests that need a real handler process.
 //
@@ -44,6 +44,7 @@ type Options struct {
 	Settings map[string]string         // the app settings: the handler's environment, and what %NAME% stands for
 	Status   map[string]ScheduleStatus // what an earlier host on the same storage account left: see Host.Status
 	Clock    Clock                     // nil = the wall clock
+	Key      string                    // of the HTTP functions; "" = those that want one refuse everybody
 	Log      func(Line)                // gets every line that the host would log, one at a time, and must not call the Host
 }
 
@@ -60,6 +61,7 @@ type Host struct {
 	root     string
 	settings map[string]string
 	clock    Clock
+	key      string
 	client   *http.Client
 	closing  sync.Once
 	closed   chan struct{} // closed when Close was called, before anything dies
@@ -98,7 +100,7 @@ func Open(o Options) (*Host, error) {
 		return nil, fmt.Errorf("open the app: %w", err)
 	}
 	h := &Host{
-		root: root, settings: maps.Clone(o.Settings), clock: o.Clock, log: o.Log, status: maps.Clone(o.Status),
+		root: root, settings: maps.Clone(o.Settings), clock: o.Clock, key: o.Key, log: o.Log, status: maps.Clone(o.Status),
 		closed: make(chan struct{}), ended: make(chan struct{}), stopped: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if h.clock == nil {

@@ -116,7 +116,13 @@ func serve(port string) {
 			}
 			return in, nil
 		},
-	}}
+	}, Pages: map[string]http.Handler{"Page": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/x-echo")
+		w.Header().Set("X-Frame-Options", "DENY")
+		w.WriteHeader(http.StatusTeapot)
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %q %s", r.Method, r.URL, body, r.Header.Get("Accept-Language"))
+	})}}
 	l, err := functions.Listen(port)
 	if err == nil {
 		err = s.Serve(ctx, l)
@@ -144,6 +150,17 @@ func scripted() http.Handler {
 	mux.HandleFunc("POST /elsewhere", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, "{}")
+	})
+	mux.HandleFunc("POST /Page", func(w http.ResponseWriter, r *http.Request) {
+		var payload struct {
+			Data struct{ Req struct{ Body string } }
+		}
+		var reply scriptedReply
+		body, _ := io.ReadAll(r.Body)
+		if err := errors.Join(json.Unmarshal(body, &payload), json.Unmarshal([]byte(payload.Data.Req.Body), &reply)); err != nil {
+			panic(err)
+		}
+		reply.write(w)
 	})
 	mux.HandleFunc("POST /SyncNewUsers", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)

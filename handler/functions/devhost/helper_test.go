@@ -58,6 +58,7 @@ type setup struct {
 	files           map[string]string // of a new app
 	starts, replies string            // see handler_test.go
 	schedule        string
+	key             string // of HTTP functions
 	clock           devhost.Clock
 	status          map[string]devhost.ScheduleStatus
 }
@@ -76,7 +77,7 @@ func (s setup) open(t testing.TB) (*devhost.Host, *journal) {
 	}
 	log := &journal{more: make(chan struct{}), taken: map[int]bool{}}
 	h, err := devhost.Open(devhost.Options{
-		Root: s.root, Clock: s.clock, Status: s.status, Log: log.add,
+		Root: s.root, Clock: s.clock, Status: s.status, Key: s.key, Log: log.add,
 		Settings: map[string]string{
 			"A_SETTING": "x y", "SYNC_SCHEDULE": or(s.schedule, "0 */5 * * * *"),
 			startsVariable: or(s.starts, "good"), repliesVariable: or(s.replies, "ok"),

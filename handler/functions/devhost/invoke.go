@@ -27,6 +27,7 @@ type Result struct {
 	Outputs     map[string]any
 	Logs        []string
 	ReturnValue any
+	Response    Response // of an HTTP function
 	Defects     []string // what the host lets pass, but should be put right
 	Took        time.Duration
 }
@@ -130,6 +131,11 @@ func (h *Host) send(ctx context.Context, f *function, id string, payload []byte,
 	}
 	r, err := judge(resp, body, f.outputs)
 	r.Defects = append(redirects, r.Defects...)
+	if err == nil && f.http != nil {
+		if err = r.respond(r.Outputs[f.response]); err != nil {
+			err = fmt.Errorf("%w: %w", ErrFailed, err)
+		}
+	}
 	return r, err
 }
 
