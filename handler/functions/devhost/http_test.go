@@ -53,7 +53,7 @@ func ask(t *testing.T, method, url, body string, headers ...string) (*http.Respo
 func TestClientsReachAPage(t *testing.T) {
 	server, log := front(t, "server", nil)
 	resp, body := ask(t, "GET", server.URL+"/api/page?code="+pageKey+"&b=2&a=x%20y&b=3", "", "Accept-Language", "de")
-	if want := `GET /api/page?a=x+y&b=2%2C3 "" de`; resp.StatusCode != http.StatusTeapot || body != want {
+	if want := `GET /api/page?a=x+y&b=2%2C3&code=` + pageKey + ` "" de`; resp.StatusCode != http.StatusTeapot || body != want {
 		t.Errorf("got %d %q, want %q", resp.StatusCode, body, want)
 	}
 	if resp.Header.Get("Content-Type") != "text/x-echo" || resp.Header.Get("X-Frame-Options") != "DENY" {
