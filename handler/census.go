@@ -247,3 +247,6 @@ func tallies(list []pipeline.Tally) string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// span is a duration to the second.
+func span(d time.Duration) string { return max(d, 0).Round(time.Second).String() }

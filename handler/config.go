@@ -19,6 +19,7 @@ type Config struct {
 	Signups      SignupsConfig       `json:"signups" doc:"Which sign-ups are associated."`
 	Profile      ProfileConfig       `json:"profile" doc:"What is written to the user's own record."`
 	Destinations []DestinationConfig `json:"destinations" doc:"The systems that every new user is brought into."`
+	Status       StatusConfig        `json:"status" doc:"The status page, GET /api/status; without this section there is none."`
 
 	Mapping *pipeline.Mapping `json:"-"` // the rules and mappings, compiled
 }
@@ -46,6 +47,11 @@ type ProfileConfig struct {
 	UserPrincipalNameDomain string                `json:"userPrincipalNameDomain" doc:"The domain behind the @, one that the tenant has verified; absent is the user's present one."`
 	Attributes              map[string]Expression `json:"attributes" doc:"Attributes by name, such as a destination's account id: custom attributes by short name, extensionAttribute1 to extensionAttribute15 of cloud-only users, and directory extensions of other apps by their full name, extension_APPID_NAME, with the app's id without dashes."`
 	ExtensionsApp           string                `json:"extensionsApp" form:"guid" doc:"The application id of b2c-extensions-app, where it cannot be looked up."`
+}
+
+// StatusConfig says who may see the status page.
+type StatusConfig struct {
+	Access string `json:"access" enum:"functionKey" doc:"functionKey: whoever has a key of the function Status, or of the app."`
 }
 
 // DestinationConfig is one destination.
@@ -147,6 +153,9 @@ type reader struct {
 func (r *reader) check(c *Config) {
 	if c.Sync.Overlap > c.Sync.AuditRetention {
 		r.problem("$.sync.overlap", "must not be longer than sync.auditRetention")
+	}
+	if r.nodes["$.status"] != nil && r.nodes["$.status.access"] == nil {
+		r.problem("$.status", "says nothing: write access: functionKey, or remove the section")
 	}
 	if slices.Equal(c.Sync.Detectors, []string{"signUps"}) {
 		r.problem("$.sync.detectors", "signUps must not be alone: it is a preview that may change or end, and it sees nobody whom others bring in; add audit or directory")

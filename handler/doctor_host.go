@@ -199,8 +199,9 @@ func examineHost(_ context.Context, p *patient) []finding {
 	for _, f := range ourFunctions {
 		all = append(all, p.examineFunction(root, f.name, f.schedule)...)
 	}
+	all = append(all, examinePage(root)...)
 	if len(all) == 0 {
-		all = append(all, good("host.json", "it starts bin/handler, and the functions are SyncNewUsers and TakeCensus"))
+		all = append(all, good("host.json", "it starts bin/handler, and the functions are SyncNewUsers and TakeCensus, and Status, which wants a key"))
 	}
 	return all
 }
@@ -220,6 +221,24 @@ func (p *patient) examineFunction(root, name, schedule string) []finding {
 	}
 	if len(function.Bindings) != 1 || function.Bindings[0].Name != "timer" || function.Bindings[0].Type != "timerTrigger" || function.Bindings[0].Schedule != "%"+schedule+"%" {
 		return []finding{fail(name, own, "its one binding is not the timer named timer with the schedule %%%s%%", schedule)}
+	}
+	return nil
+}
+
+// examinePage looks that nobody sees the status page without a key; whether there is one, the configuration says.
+func examinePage(root string) []finding {
+	const name, own = "Status", "Take the project's own Status/function.json."
+	var function struct {
+		Bindings []struct{ Name, Type, AuthLevel string }
+	}
+	if err := readJSON(filepath.Join(root, name, "function.json"), &function); err != nil {
+		return []finding{fail(name, own, "its function.json cannot be read: %s", oneLine(err))}
+	}
+	if b := function.Bindings; len(b) != 2 || b[0].Name != "req" || b[0].Type != "httpTrigger" || b[1].Name != "res" || b[1].Type != "http" {
+		return []finding{fail(name, own, "its bindings are not the httpTrigger req and the http output res")}
+	}
+	if level := function.Bindings[0].AuthLevel; level != "function" && level != "admin" {
+		return []finding{fail(name, own, "whoever finds the address sees the page: its authLevel is %q", level)}
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"handler/connector/tdstest":       {},
 	"handler/sim":                     {"handler/signup"},
 	"handler/soak":                    {},
+	"handler/status":                  {"handler/pipeline", "handler/signup"},
 	"handler/bench":                   {},
 	"handler/bench/plain":             {"handler/signup"}, // the subject of a comparison, no part of the program
 }

@@ -146,6 +146,12 @@ func functionNames() (names []string) {
 func namesPolicy(p project, f *findings) {
 	settings := keys(declared(p.bicep(appFile), "programSettings"))
 	for _, name := range functionNames() {
+		if strings.Contains(p[name+"/function.json"], "httpTrigger") {
+			if level := regexp.MustCompile(`"authLevel": "(\w+)"`).FindStringSubmatch(p[name+"/function.json"]); level == nil || level[1] != "function" {
+				f.add("%s/function.json lets in who has no key", name)
+			}
+			continue
+		}
 		found := regexp.MustCompile(`"%(\w+)%"`).FindAllStringSubmatch(p[name+"/function.json"], -1)
 		if len(found) == 0 {
 			f.add("%s/function.json has no schedule by setting", name)

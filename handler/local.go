@@ -35,6 +35,7 @@ type localCommand struct {
 	App     string        `default:"." type:"path" help:"The app's folder, with host.json, SyncNewUsers and bin/handler."`
 	Dir     string        `default:".local" type:"path" help:"Folder for ledger.db, customers.db and the handler's log; what an earlier run left of them is removed."`
 	Ledger  string        `default:"file" enum:"file,tables" help:"Where the ledger is: a SQLite file, or the tables of the account in AzureWebJobsStorage, such as Azurite's."`
+	Keep    bool          `help:"Leave the status page up after the run, and the timers going, until Ctrl-C."`
 	Give    time.Duration `default:"40m" help:"Simulated time after the last sign-up by which everything must be settled."`
 }
 
@@ -72,6 +73,9 @@ func (c localCommand) Run(ctx context.Context, s system) error {
 	} else {
 		err = r.print(s.stdout, l)
 	}
+	if err == nil && c.Keep {
+		l.keep(ctx)
+	}
 	if err == nil && len(r.Problems) > 0 {
 		err = fmt.Errorf("%d things do not agree; the handler's log is %s", len(r.Problems), l.path("handler.log"))
 	}
@@ -84,6 +88,7 @@ type local struct {
 	command localCommand
 	clock   signup.ScaledClock
 	host    *devhost.Host
+	page    *localPage
 	ledger  *ledger.Ledger    // the program's own, read only
 	app     map[string]string // settings
 	log     *os.File
@@ -102,7 +107,7 @@ type local struct {
 func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) {
 	l := &local{command: c, begun: time.Now(), people: map[signup.UserID]sim.Person{}}
 	l.clock = signup.ScaledClock{Start: l.begun.UTC().Truncate(time.Second), Rate: c.Rate}
-	l.show = newProgress(s, c.JSON)
+	l.show, l.page = newProgress(s, c.JSON), newLocalPage()
 	defer func() {
 		if err != nil {
 			l.close()
@@ -133,18 +138,22 @@ func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) 
 	settings["SYNC_SCHEDULE"], settings["CENSUS_SCHEDULE"] = "0 * * * * *", "30 * * * * *"
 	settings["SIGNUP_SYNC_CLOCK"] = fmt.Sprintf("%s,%g", l.clock.Start.Format(time.RFC3339), c.Rate)
 	l.app = settings
-	if l.host, err = devhost.Open(devhost.Options{Root: c.App, Settings: settings, Clock: l.clock, Log: l.line}); err != nil {
+	if l.host, err = devhost.Open(devhost.Options{Root: c.App, Settings: settings, Key: l.page.key, Clock: l.clock, Log: l.line}); err != nil {
 		return nil, fmt.Errorf("open the app in %s: %w; run 'make build' first, or name the folder with --app", c.App, err)
 	}
 	ready, err := l.host.Start(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start the handler: %w; its log is %s", err, l.path("handler.log"))
 	}
-	l.show.say("the handler answered after %d ms; one simulated minute takes %.1f s", ready.Milliseconds(), 60/c.Rate)
+	if err = l.page.serve(l.host); err != nil {
+		return nil, err
+	}
+	l.show.say("the handler answered after %d ms; one simulated minute takes %.1f s; its status page: %s", ready.Milliseconds(), 60/c.Rate, l.page.link)
 	return l, nil
 }
 
 func (l *local) close() {
+	l.page.close()
 	if l.host != nil {
 		l.host.Close()
 	}

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 func appFolder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"host.json", "SyncNewUsers/function.json", "TakeCensus/function.json"} {
+	for _, name := range []string{"host.json", "SyncNewUsers/function.json", "TakeCensus/function.json", "Status/function.json"} {
 		data, err := os.ReadFile(filepath.Join("..", name))
 		if err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ type packageCommand struct {
 }
 
 // packageFiles is the whole deployed app, but for the program and the licences of what is in it.
-var packageFiles = []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json"}
+var packageFiles = []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json", "Status/function.json"}
 
 // packageTime is every entry's time, so that the same input makes the same bytes.
 var packageTime = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)

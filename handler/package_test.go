@@ -80,7 +80,7 @@ func TestPackage(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json", "THIRD-PARTY-NOTICES.txt", "bin/handler"}; !slices.Equal(names, want) {
+	if want := []string{"host.json", "signup-sync.yaml", "SyncNewUsers/function.json", "TakeCensus/function.json", "Status/function.json", "THIRD-PARTY-NOTICES.txt", "bin/handler"}; !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 	if got := host.CustomHandler.Description.DefaultExecutablePath; !slices.Contains(names, got) {

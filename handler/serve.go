@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"signup-sync/handler/functions"
+	"signup-sync/handler/status"
 )
 
 type serveCommand struct{}
@@ -26,7 +28,7 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 	if listenErr != nil {
 		return refusal{fmt.Errorf("%w; to see the job on this machine run 'handler local'", listenErr)}
 	}
-	server := &functions.Server{Log: log}
+	server := &functions.Server{Log: log, Pages: map[string]http.Handler{"Status": status.Refused()}}
 	if err != nil {
 		for _, e := range eachError(err) {
 			log.Error("configuration refused", "err", e)
@@ -37,6 +39,7 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 		return server.Serve(ctx, l)
 	}
 	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": a.syncNewUsers, "TakeCensus": a.takeCensus}
+	server.Pages = map[string]http.Handler{"Status": a.statusPage(log)}
 	return server.Serve(ctx, l)
 }
 

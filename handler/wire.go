@@ -22,6 +22,7 @@ import (
 	"signup-sync/handler/ledger"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
+	"signup-sync/handler/status"
 )
 
 // app is the program, wired.
@@ -72,6 +73,9 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 	}
 	if config.Signups.Entitlement {
 		a.engine.Entitlements = a.tenant
+	}
+	if env.Credential == identity.Certificate {
+		a.engine.Certificate = a.credential.InUse
 	}
 	for _, d := range []signup.Detector{a.tenant.Audit(), a.tenant.Directory(), a.tenant.SignUps()} {
 		if slices.Contains(config.Sync.Detectors, d.Name()) {
@@ -224,6 +228,14 @@ type censusReport struct {
 	LedgerTransactions int64 `json:"ledgerTransactions"`
 	LedgerNotes        int64 `json:"ledgerNotes"`
 	LedgerReads        int64 `json:"ledgerReads"`
+}
+
+// statusPage is the function Status, which is not there as long as the configuration does not say who may see it.
+func (a *app) statusPage(log *slog.Logger) http.Handler {
+	if a.config.Status.Access == "" {
+		return status.Off()
+	}
+	return status.New(a.engine, log)
 }
 
 // takeCensus is the function TakeCensus. Whom the certificate names stands in the ledger; here are the counts.

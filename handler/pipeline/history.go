@@ -271,19 +271,25 @@ func (h *History) addDelays(lags Lags, now time.Time) {
 	h.Delays = slices.DeleteFunc(h.Delays, func(d DayDelays) bool { return day.Sub(d.Day) >= delayDays*24*time.Hour })
 }
 
-// record is this run, in short.
-func (r *run) record() RunRecord {
-	s := RunRecord{Run: r.id, Started: r.start.Truncate(time.Second), Ended: r.sum.Ended.Truncate(time.Millisecond), Users: r.sum.Users}
-	for _, d := range r.sum.Detectors {
+// Record is the run in short, without what troubled it as a whole.
+func (sum Summary) Record() RunRecord {
+	s := RunRecord{Run: sum.Run, Started: sum.Started.Truncate(time.Second), Ended: sum.Ended.Truncate(time.Millisecond), Users: sum.Users}
+	for _, d := range sum.Detectors {
 		s.Detectors = append(s.Detectors, DetectorRecord{Name: d.Name, Events: d.Events, New: d.New, Trouble: d.Trouble})
 		if s.From.IsZero() || d.From.Before(s.From) {
 			s.From = d.From.Truncate(time.Second)
 		}
 		s.To = later(s.To, d.To.Truncate(time.Second))
 	}
-	for _, d := range r.sum.Destinations {
+	for _, d := range sum.Destinations {
 		s.Associated, s.Skipped, s.Failed = s.Associated+d.Associated, s.Skipped+d.Skipped, s.Failed+d.Failed
 	}
+	return s
+}
+
+// record is this run, in short.
+func (r *run) record() RunRecord {
+	s := r.sum.Record()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch err := errors.Join(r.bad, r.unseen); {

@@ -130,7 +130,7 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
     serverFarmId: plan.id
     httpsOnly: true
     clientAffinityEnabled: false
-    publicNetworkAccess: 'Enabled' // for deployments; no function answers HTTP
+    publicNetworkAccess: 'Enabled' // for deployments, and the status page, which wants a key and is not there by default
     keyVaultReferenceIdentity: identity.id
     virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
     siteConfig: {
