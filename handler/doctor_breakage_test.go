@@ -58,7 +58,9 @@ var breakages = []breakage{
 		map[string]string{"settings: host.json": line(conditionFail, `"defaultExecutablePath": "bin/handler"`)}, nil},
 	{"another schedule in function.json", func(c *clinic) { c.replaceInApp("TakeCensus/function.json", "%CENSUS_SCHEDULE%", "0 0 3 * * *") },
 		map[string]string{"settings: TakeCensus": line(conditionFail, "TakeCensus/function.json")}, []string{"settings: host.json"}},
-	{"a status page for everybody", func(c *clinic) { c.replaceInApp("Status/function.json", `"authLevel": "function"`, `"authLevel": "anonymous"`) },
+	{"a status page for everybody", func(c *clinic) {
+		c.replaceInApp("Status/function.json", `"authLevel": "function"`, `"authLevel": "anonymous"`)
+	},
 		map[string]string{"settings: Status": line(conditionFail, "Status/function.json")}, []string{"settings: host.json"}},
 	{"a function that is switched off", func(c *clinic) { c.settings["AzureWebJobs.SyncNewUsers.Disabled"] = "true" },
 		map[string]string{"settings: SyncNewUsers": line(conditionWarn, `"AzureWebJobs.SyncNewUsers.Disabled=0"`)}, []string{"settings: host.json"}},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"runtime"
 	"runtime/debug"
@@ -55,6 +56,8 @@ func (r *run) associate(ctx context.Context, name string, jobs []*job) {
 	if len(send) == 0 {
 		return
 	}
+	ctx, end := r.span(ctx, "associate", slog.String("destination", name), slog.Int("users", len(send)))
+	defer func() { end(failedAt(name, send)) }()
 	if b, ok := d.Connector.(signup.Batcher); ok {
 		results := r.through(ctx, name, since, func() []signup.Result { return b.AssociateAll(ctx, reqs) })
 		for i, j := range send {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -45,7 +46,11 @@ func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	if len(jobs) > 0 && len(r.Destinations) > 0 {
 		r.destinations(ctx, workCtx, jobs)
 	}
-	r.Each(len(jobs), func(i int) { r.patch(workCtx, jobs[i]) })
+	if len(jobs) > 0 {
+		patching, end := r.span(workCtx, "patch", slog.Int("users", len(jobs)))
+		r.Each(len(jobs), func(i int) { r.patch(patching, jobs[i]) })
+		end(failedAt(signup.Profile, jobs))
+	}
 	now := r.Clock.Now()
 	for _, j := range jobs {
 		changes = append(changes, change{j.before, j.saved.Settle(now, j.list(), r.jitter)})
@@ -146,6 +151,8 @@ func (r *run) users(ctx context.Context, ids []signup.UserID) (users map[signup.
 			users, err = nil, &signup.Error{Class: signup.Transient, Code: "bad-answer"}
 		}
 	}()
+	ctx, end := r.span(ctx, "profiles", slog.Int("users", len(ids)))
+	defer func() { end(failed(err)) }()
 	return r.Directory.Users(ctx, ids)
 }
 

@@ -66,6 +66,8 @@ type detection struct {
 // detectOne reads one detector's window slice by slice, rows first, then the watermark, and after that its gaps.
 func (r *run) detectOne(ctx context.Context, i int) (out detection) {
 	w := &watch{run: r, d: r.Detectors[i], index: i}
+	ctx, end := r.span(ctx, "detect", slog.String("detector", w.d.Name()))
+	defer func() { end(failed(out.err)) }()
 	defer func() {
 		if v := recover(); v != nil {
 			r.panicked(w.d.Name(), v)

@@ -40,8 +40,8 @@ type Settings struct {
 	Invited       bool            // guests are associated when they are invited; else when they accept
 }
 
-// Engine does the job. All fields but Certificate and Entitlements are to be set; one Run at a time, beside which a Census
-// may go on.
+// Engine does the job. All fields but Certificate, Entitlements and Span are to be set; one Run at a time, beside which a
+// Census may go on.
 type Engine struct {
 	Tenant       string
 	Settings     Settings
@@ -57,6 +57,7 @@ type Engine struct {
 	Each         func(n int, f func(i int)) // the one spawn point: f(0) … f(n-1) at the same time; returns after all
 	Log          *slog.Logger
 	Certificate  func() (from, until time.Time) // of the app's certificate that is in use, zero = not known; nil = it has none
+	Span         Span                           // nil = nobody is told
 
 	mu     sync.Mutex
 	known  map[signup.UserID]sight

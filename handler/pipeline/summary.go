@@ -43,6 +43,7 @@ type DetectorSummary struct {
 	Also      int       `json:"also,omitempty"`   // users seen here after another detector, as far as that is known
 	LagP50    float64   `json:"lagP50,omitempty"` // seconds from the sign-up until it was shown, of those two; see Sightings
 	LagP99    float64   `json:"lagP99,omitempty"`
+	Lags      Lags      `json:"lags,omitzero"` // all of them
 	Gaps      int       `json:"gaps,omitempty"`
 	Trouble   string    `json:"trouble,omitempty"` // the code of what kept it from being read to the end
 }

@@ -171,6 +171,7 @@ func (w *watch) saveLast(ctx context.Context, next mark) error {
 func (w *watch) summary() DetectorSummary {
 	s := w.sum
 	s.Name, s.Watermark, s.Gaps = w.d.Name(), w.mark.Watermark, len(w.mark.Gaps)
-	s.Also, s.LagP50, s.LagP99 = w.total.also(), seconds(w.total.Lags.Quantile(0.5)), seconds(w.total.Lags.Quantile(0.99))
+	s.Also, s.Lags = w.total.also(), w.total.Lags
+	s.LagP50, s.LagP99 = seconds(s.Lags.Quantile(0.5)), seconds(s.Lags.Quantile(0.99))
 	return s
 }

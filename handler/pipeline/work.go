@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -208,6 +209,7 @@ func (r *run) settle(ctx context.Context, changes []change) {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 		defer cancel()
 	}
+	ctx, end := r.span(ctx, "settle", slog.Int("users", len(changes)))
 	rows := make([]signup.Row, len(changes))
 	for i, c := range changes {
 		rows[i] = c.after
@@ -217,6 +219,7 @@ func (r *run) settle(ctx context.Context, changes []change) {
 	for range 3 {
 		var written []signup.Row
 		if written, err = r.Ledger.Replace(ctx, rows); err == nil || errors.Is(err, signup.ErrConflict) {
+			end("")
 			r.settled(changes, written)
 			return
 		}
@@ -224,6 +227,7 @@ func (r *run) settle(ctx context.Context, changes []change) {
 			break
 		}
 	}
+	end(failed(err))
 	r.log.Error("what was done could not be written; the next run looks before it repeats anything", "users", len(rows), "err", err)
 	r.fail(fmt.Errorf("settle %d rows: %w", len(rows), err))
 }
