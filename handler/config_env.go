@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"signup-sync/handler/signup"
+	"signup-sync/handler/telemetry"
 )
 
 // environment is what the program takes from environment variables, checked. Secrets are among it: it is never logged.
@@ -34,6 +35,8 @@ type environment struct {
 	Identity string             // AZURE_CLIENT_ID; "" is the system-assigned identity
 	CAFile   string             // EXTRA_CA_FILE
 	Clock    signup.ScaledClock // SIGNUP_SYNC_CLOCK; zero is the wall clock
+
+	Telemetry *telemetry.Options // OTEL_…; nil is off
 }
 
 // storageSource says how to reach the storage account.
@@ -67,6 +70,7 @@ func parseEnvironment(getenv func(string) string) (environment, error) {
 	p.credential(&e)
 	p.ledger(&e)
 	p.clock(&e)
+	p.telemetry(&e)
 	return e, errors.Join(p.errs...)
 }
 

@@ -40,6 +40,15 @@ var environmentDocs = []struct{ name, doc string }{
 	{"CENSUS_SCHEDULE", "When `TakeCensus` runs, likewise. `0 */15 * * * *` is every quarter of an hour: each goes on with the census under way, and does nothing while the last one is less than a day old."},
 	{"EXTRA_CA_FILE", "A PEM file of roots to trust besides the system's, for simulations on this machine."},
 	{"SIGNUP_SYNC_CLOCK", "`<start>,<rate>`: a clock that runs faster, for local runs; accepted only with a `GRAPH_URL` on this machine."},
+	{"OTEL_EXPORTER_OTLP_ENDPOINT", "The base URL of an OTLP/HTTP collector that gets [metrics and traces](telemetry.md), such as `https://otel.example.com:4318`; `http://` on this machine only. Absent: none are made, and the other `OTEL_` settings mean nothing."},
+	{"OTEL_EXPORTER_OTLP_HEADERS", "What it wants to know the program by: `name=value,…`, the values percent-encoded. A secret, so a Key Vault reference."},
+	{"OTEL_EXPORTER_OTLP_PROTOCOL", "`http/protobuf` (default); there is no other."},
+	{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "`delta` (default); there is no other."},
+	{"OTEL_SERVICE_NAME", "The name under which it is told; default `signup-sync`."},
+	{"OTEL_RESOURCE_ATTRIBUTES", "What else to say of the sender: `deployment.environment.name=test,…`."},
+	{"OTEL_TRACES_SAMPLER", "`always_on` (default), `always_off`, `traceidratio`, or one of these behind `parentbased_`, which leaves it to the host first; as a Functions host marks its timers as not sampled, that is no traces at all."},
+	{"OTEL_TRACES_SAMPLER_ARG", "For `traceidratio`: from 0 to 1."},
+	{"OTEL_SDK_DISABLED", "`true` turns all of it off."},
 	{"AzureFunctionsJobHost__functionTimeout", "Overrides host.json's functionTimeout, for the host and for the deadline of a run alike."},
 	{"FUNCTIONS_CUSTOMHANDLER_PORT", "Set by the host: where the program listens, on 127.0.0.1."},
 	{"FUNCTIONS_APP_ROOT_PATH", "Set by the host: where host.json is."},
@@ -69,6 +78,7 @@ func generatedDocs() map[string][]byte {
 		"origins.md":              originsPage(),
 		"destinations.md":         destinationsPage(),
 		"permissions.md":          permissionsPage(),
+		"telemetry.md":            telemetryPage(),
 		"signup-sync.schema.json": configSchema(kinds(nil)...),
 	}
 }

@@ -30,6 +30,8 @@ var arrows = map[string][]string{
 	"handler/status":                  {"handler/pipeline", "handler/signup"},
 	"handler/bench":                   {},
 	"handler/bench/plain":             {"handler/signup"}, // the subject of a comparison, no part of the program
+	"handler/telemetry":               {},
+	"handler/telemetry/collectortest": {},
 }
 
 // fences is who may import what is heavy or dangerous to have everywhere.
@@ -49,6 +51,8 @@ var fences = map[string][]string{
 	"github.com/expr-lang/":                                    {"handler/pipeline"},
 	"github.com/goccy/":                                        {"handler"},
 	"github.com/alecthomas/":                                   {"handler"},
+	"go.opentelemetry.io/":                                     {"handler/telemetry", "handler/telemetry/collectortest"},
+	"google.golang.org/":                                       {"handler/telemetry", "handler/telemetry/collectortest"},
 }
 
 // plain are the packages that keep to the standard library.

@@ -60,9 +60,19 @@ var notDeployed = map[string]string{
 	"EXTRA_CA_FILE":                          "for simulations",
 	"SIGNUP_SYNC_CLOCK":                      "for simulations",
 	"AzureFunctionsJobHost__functionTimeout": "host.json has it",
-	"FUNCTIONS_CUSTOMHANDLER_PORT":           "set by the host",
-	"FUNCTIONS_APP_ROOT_PATH":                "set by the host",
-	"IDENTITY_ENDPOINT":                      "set by Azure",
+
+	"OTEL_EXPORTER_OTLP_ENDPOINT":                       "of who has a collector: by the parameter settings",
+	"OTEL_EXPORTER_OTLP_HEADERS":                        "… by the parameter vaultSettings",
+	"OTEL_EXPORTER_OTLP_PROTOCOL":                       "there is one only",
+	"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "there is one only",
+	"OTEL_SERVICE_NAME":                                 "as the endpoint",
+	"OTEL_RESOURCE_ATTRIBUTES":                          "as the endpoint",
+	"OTEL_TRACES_SAMPLER":                               "as the endpoint",
+	"OTEL_TRACES_SAMPLER_ARG":                           "as the endpoint",
+	"OTEL_SDK_DISABLED":                                 "as the endpoint",
+	"FUNCTIONS_CUSTOMHANDLER_PORT":                      "set by the host",
+	"FUNCTIONS_APP_ROOT_PATH":                           "set by the host",
+	"IDENTITY_ENDPOINT":                                 "set by Azure",
 }
 
 // settingsPolicy: the app settings are the program's, those of the host that telemetry by identity needs, and on the classic plan

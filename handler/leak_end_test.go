@@ -210,6 +210,7 @@ func (w *leakWorld) search() (found map[string][]string) {
 			w.t.Error(err)
 		}
 	}
+	w.out["what was told to a collector"] = bytes.NewBuffer(w.told())
 	texts := w.people()
 	if len(texts) < 9*w.born {
 		w.t.Errorf("there are only %d texts about %d people", len(texts), w.born)

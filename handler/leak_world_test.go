@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math/big"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -24,6 +25,7 @@ import (
 	"signup-sync/handler/ledger/ledgertest"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/sim"
+	"signup-sync/handler/telemetry/collectortest"
 )
 
 // leakWorld is the real program among simulated systems that repeat what they are sent, with people of whom everything is
@@ -38,6 +40,7 @@ type leakWorld struct {
 	program *exec.Cmd
 	root    string // where it listens
 	exited  chan struct{}
+	told    func() []byte // what the collector was told
 
 	mu     sync.Mutex
 	mood   *mood
@@ -113,6 +116,8 @@ func openLeakWorld(t *testing.T, tables bool) *leakWorld {
 		"LEDGER":           "file:" + w.path("ledger.db"), "SIGNUP_SYNC_CONFIG": w.path("signup-sync.yaml"),
 		"SIGNUP_SYNC_CLOCK":                      fmt.Sprintf("%s,%d", w.clock.Start.Format(time.RFC3339), leakRate),
 		"AzureFunctionsJobHost__functionTimeout": "00:00:20",
+		"OTEL_EXPORTER_OTLP_ENDPOINT":            w.collector(),
+		"OTEL_EXPORTER_OTLP_HEADERS":             "api-key=" + w.secret["a collector's key"],
 	})
 	if tables {
 		account := ledgertest.StartAzurite(t)
@@ -135,7 +140,7 @@ func openLeakWorld(t *testing.T, tables bool) *leakWorld {
 // secrets makes all secrets, gives them to the simulated systems, and returns the settings that hold nothing else.
 func (w *leakWorld) secrets() map[string]string {
 	for _, what := range []string{"an identity header", "a secret path", "a password of SQL Server", "a password of PostgreSQL", "a password of MySQL",
-		"a Salesforce secret", "a client secret", "a wrong secret"} {
+		"a Salesforce secret", "a client secret", "a wrong secret", "a collector's key"} {
 		w.secret[what] = "zqz" + rand.Text()
 	}
 	w.secret["a Stripe key"] = "sk_test_zqz" + rand.Text()
@@ -188,6 +193,25 @@ func makeCertificate(t *testing.T) (text string, certificate *x509.Certificate) 
 	}
 	secret := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 	return string(secret) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), certificate
+}
+
+// collector puts out what it is told, and every other time answers with all of it and the key.
+func (w *leakWorld) collector() (root string) {
+	var c collectortest.Collector
+	n := 0
+	c.Answer = func(rw http.ResponseWriter, r *http.Request) bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if n++; n%8 < 4 {
+			return false
+		}
+		explain(rw, 401, fmt.Sprint(r.Header, string(c.Bytes()[max(0, len(c.Bytes())-2000):])))
+		return true
+	}
+	s := httptest.NewServer(&c)
+	w.t.Cleanup(s.Close)
+	w.told = c.Bytes
+	return s.URL
 }
 
 // sqlServer is one that repeats what it is sent in its errors, each of another kind.

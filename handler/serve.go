@@ -21,6 +21,7 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 	log := functions.NewLogger(s.stdout, s.stderr)
 	a, err := openApp(s.getenv, log)
 	if err == nil {
+		defer a.telemetry.Close(ctx)
 		defer a.ledger.Close()
 	}
 	// Not before: the host tries again when it is refused, and waits for minutes when it is taken and not answered.

@@ -23,6 +23,7 @@ import (
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 	"signup-sync/handler/status"
+	"signup-sync/handler/telemetry"
 )
 
 // app is the program, wired.
@@ -30,6 +31,7 @@ type app struct {
 	env        environment
 	config     *Config
 	http       *http.Client
+	telemetry  *telemetry.Telemetry   // nil = none
 	identity   azcore.TokenCredential // the program's own, at Azure's services
 	credential *identity.App          // the app's, in the tenant
 	tenant     *entra.Tenant
@@ -49,7 +51,13 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 	if err := errors.Join(envErr, configErr, caErr, timeoutErr); err != nil {
 		return nil, err
 	}
-	a := &app{env: env, config: config, http: hc, timeout: timeout}
+	a := &app{env: env, config: config, timeout: timeout}
+	if env.Telemetry != nil {
+		o := *env.Telemetry
+		o.Transport, o.Log = hc.Transport, log
+		a.telemetry = telemetry.Open(o)
+	}
+	a.http = a.telemetry.Client(hc)
 	if err := errors.Join(a.openTenant(getenv, log), a.openLedger(getenv)); err != nil {
 		return nil, err
 	}
@@ -70,6 +78,7 @@ func openApp(getenv func(string) string, log *slog.Logger) (*app, error) {
 		Rand:         rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		Each:         pipeline.Each,
 		Log:          log,
+		Span:         a.telemetry.Span(),
 	}
 	if config.Signups.Entitlement {
 		a.engine.Entitlements = a.tenant
@@ -211,13 +220,21 @@ type report struct {
 
 // syncNewUsers is the function SyncNewUsers.
 func (a *app) syncNewUsers(ctx context.Context, in functions.Invocation) (any, error) {
+	ctx, end := a.begin(ctx, in)
 	calls, counts, graph := a.tenant.Calls(), a.ledger.Counts(), a.tenant.Counts()
 	sum, err := a.engine.Run(ctx, pipeline.Trigger{Invocation: in.ID, PastDue: in.Timer.PastDue, Last: in.Timer.Last})
 	after, graphAfter := a.ledger.Counts(), a.tenant.Counts()
-	return report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, GraphThrottled: graphAfter.Throttled - graph.Throttled,
+	r := report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, GraphThrottled: graphAfter.Throttled - graph.Throttled,
 		LedgerTransactions: after.Transactions - counts.Transactions,
 		LedgerNotes:        after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads,
-		Undecodable: graphAfter.Undecodable - graph.Undecodable}, err
+		Undecodable: graphAfter.Undecodable - graph.Undecodable}
+	end(err != nil, measureRun(r, err))
+	return r, err
+}
+
+// begin starts the invocation's span.
+func (a *app) begin(ctx context.Context, in functions.Invocation) (context.Context, func(failed bool, points []telemetry.Point)) {
+	return a.telemetry.Begin(ctx, telemetry.Invocation{Function: in.Function, ID: in.ID, TraceParent: in.TraceParent, TraceState: in.TraceState})
 }
 
 // censusReport is the summary of one invocation of TakeCensus. Both functions may be at work at once, and then their
@@ -240,13 +257,16 @@ func (a *app) statusPage(log *slog.Logger) http.Handler {
 
 // takeCensus is the function TakeCensus. Whom the certificate names stands in the ledger; here are the counts.
 func (a *app) takeCensus(ctx context.Context, in functions.Invocation) (any, error) {
+	ctx, end := a.begin(ctx, in)
 	calls, counts := a.tenant.Calls(), a.ledger.Counts()
 	c, err := a.engine.Census(ctx, pipeline.Trigger{Invocation: in.ID}, pipeline.CensusOptions{Act: true})
 	after := a.ledger.Counts()
 	c.Unnamed += len(c.Exceptions)
 	c.Exceptions = nil
-	return censusReport{Census: c, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
-		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads}, err
+	r := censusReport{Census: c, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
+		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads}
+	end(err != nil, measureCensus(r, err))
+	return r, err
 }
 
 const (

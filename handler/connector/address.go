@@ -79,12 +79,21 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// publicOnly is a copy of the client's transport that connects to public addresses only, without a proxy. The address
-// is checked after the name was resolved, on the socket, so that a name that changes its mind gets nowhere.
-func publicOnly(client *http.Client) (*http.Transport, error) {
-	from := client.Transport
+// around is a transport that does something about the calls of another, and would do so about those of a third.
+type around interface {
+	Unwrap() http.RoundTripper
+	Around(http.RoundTripper) http.RoundTripper
+}
+
+// publicOnly is a copy of a transport that connects to public addresses only, without a proxy. The address is checked
+// after the name was resolved, on the socket, so that a name that changes its mind gets nowhere.
+func publicOnly(from http.RoundTripper) (http.RoundTripper, error) {
 	if from == nil {
 		from = http.DefaultTransport
+	}
+	if a, ok := from.(around); ok {
+		guarded, err := publicOnly(a.Unwrap())
+		return a.Around(guarded), err
 	}
 	t, ok := from.(*http.Transport)
 	if !ok {

@@ -1,6 +1,7 @@
 package connector_test
 
 import (
+	"errors"
 	"net/http"
 	"reflect"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signup-sync/handler/connector"
+	"signup-sync/handler/signup"
 )
 
 func TestKindsAreDescribed(t *testing.T) {
@@ -150,6 +152,35 @@ func TestAWebhookThatCannotBeGuardedIsRefused(t *testing.T) {
 	settings["allowPrivate"] = true
 	if _, errs := kindOf(t, "webhook").Open(settings, connector.Env{HTTP: client}); len(errs) != 0 {
 		t.Errorf("got %v, want no error", errs)
+	}
+}
+
+// watched is a transport that looks at the calls of another one.
+type watched struct {
+	http.RoundTripper
+	calls *int
+}
+
+func (w watched) Unwrap() http.RoundTripper { return w.RoundTripper }
+
+func (w watched) Around(inner http.RoundTripper) http.RoundTripper { return watched{inner, w.calls} }
+
+func (w watched) RoundTrip(r *http.Request) (*http.Response, error) {
+	*w.calls++
+	return w.RoundTripper.RoundTrip(r)
+}
+
+// TestAWebhookIsGuardedWhereItsCallsAreWatched as well: the address is refused, and the call was seen.
+func TestAWebhookIsGuardedWhereItsCallsAreWatched(t *testing.T) {
+	calls := 0
+	settings := map[string]any{"url": "https://127.0.0.1:1", "secret": whsec}
+	c := open(t, "webhook", settings, connector.Env{HTTP: &http.Client{Transport: watched{&http.Transport{}, &calls}}, Clock: signup.ScaledClock{}})
+	_, err := c.Associate(t.Context(), signup.Request{User: "u", Record: map[string]any{}})
+	if e, ok := errors.AsType[*signup.Error](err); !ok || e.Code != "private-address" || calls != 1 {
+		t.Errorf("got %v after %d calls, want private-address after one", err, calls)
+	}
+	if _, errs := kindOf(t, "webhook").Open(settings, connector.Env{HTTP: &http.Client{Transport: watched{roundTripper(nil), &calls}}}); len(errs) != 1 {
+		t.Errorf("around a transport that cannot be guarded: got %v, want one error", errs)
 	}
 }
 

@@ -66,7 +66,7 @@ func openWebhook(s webhookSettings, env Env) (signup.Connector, []error) {
 	}
 	transport := env.HTTP.Transport
 	if !s.AllowPrivate {
-		guarded, err := publicOnly(env.HTTP)
+		guarded, err := publicOnly(env.HTTP.Transport)
 		if err != nil {
 			errs = append(errs, err)
 		}

@@ -118,6 +118,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request, name string, f F
 		return
 	}
 	in.ID, in.Function, in.TraceParent = id, name, r.Header.Get("Traceparent")
+	in.TraceState = strings.Join(r.Header.Values("Tracestate"), ",")
 
 	log.InfoContext(ctx, "invocation started", "function", name, "pastDue", in.Timer.PastDue, "attempt", in.Attempt,
 		"traceparent", in.TraceParent)

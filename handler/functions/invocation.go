@@ -21,6 +21,7 @@ type Invocation struct {
 	Timer       Timer     // hints only: see its fields
 	Input       string    // the text that a person gave to a manual run; "" if none
 	TraceParent string    // the W3C header, if the host sent it
+	TraceState  string    // … and what goes with it
 	UTCNow      time.Time // when the host made the call; zero if it did not say
 }
 

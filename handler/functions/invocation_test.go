@@ -29,6 +29,18 @@ func catch() (*functions.Server, *functions.Invocation) {
 	}}, &got
 }
 
+// TestTheHostsTraceIsHandedOn with what vendors add to it, in however many headers.
+func TestTheHostsTraceIsHandedOn(t *testing.T) {
+	s, got := catch()
+	r := httptest.NewRequest(http.MethodPost, "/SyncNewUsers", strings.NewReader(normal))
+	r.Header.Set("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
+	r.Header["Tracestate"] = []string{"az=1", "other=2"}
+	s.ServeHTTP(httptest.NewRecorder(), r)
+	if got.TraceParent != "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00" || got.TraceState != "az=1,other=2" {
+		t.Errorf("got %q and %q", got.TraceParent, got.TraceState)
+	}
+}
+
 // post calls the function as the host does and returns the answer.
 func post(s *functions.Server, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/SyncNewUsers", strings.NewReader(body))

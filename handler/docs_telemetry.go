@@ -1,0 +1,60 @@
+package main
+
+import "strings"
+
+const telemetryIntro = `Two ways to the same figures. **Without any setting** each invocation leaves one line of JSON, its summary, which the host
+hands to Application Insights; the [alerts and the workbook](operations.md#alerts) ask that line. **With
+` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + `** ([app settings](settings.md#app-settings)) an OpenTelemetry collector gets the same figures as
+metrics, made of the same summary, and traces besides. The names below are promised; what is renamed stands in the release notes.
+
+## Setting it up
+
+In infra/main.bicepparam: ` + "`settings: { OTEL_EXPORTER_OTLP_ENDPOINT: 'https://otel.example.com:4318' }`" + `, and if the collector wants a
+key ` + "`vaultSettings: { OTEL_EXPORTER_OTLP_HEADERS: 'otlp-headers' }`" + `, where the vault's secret ` + "`otlp-headers`" + ` holds
+` + "`Authorization=Bearer%20…`" + ` or whatever it asks for. The protocol is OTLP over HTTP, in protobuf: port 4318 as a rule, not 4317.
+
+There is no exporter to Azure Monitor for Go. To have these metrics and traces there, run an OpenTelemetry Collector that takes OTLP and has the
+` + "`azuremonitor`" + ` exporter; without one nothing is missing, since the summary line is there.
+
+* **Metrics are deltas:** what this invocation has added. For Prometheus put the collector's ` + "`deltatocumulative`" + ` processor in front.
+* **A collector that is down, slow or refuses** delays the end of an invocation by three seconds at most, when its work is done and the
+  run lease is free. What it does not take is dropped, and stands in the summary line all the same. The log says so
+  [once](operations.md#telemetry-does-not-arrive-at-the-collector).
+* **Nobody is in it:** no object ids, addresses or names. Spans have no path or query of what is called.
+
+## Metrics
+
+Delays are counted in the classes of the summary line; a sum takes each for the upper bound of its class, so an average is too high
+rather than too low. A figure of nothing is not sent.
+
+`
+
+const telemetryTraces = `
+## Traces
+
+An invocation is a span that goes on with the host's ` + "`traceparent`" + `, and every call of it, to Graph, to the ledger and to every
+destination that is spoken to over HTTP, carries the trace on. The host marks its timers as not sampled, whatever it keeps itself; all are
+recorded here unless ` + "`OTEL_TRACES_SAMPLER`" + ` says otherwise.
+
+| span | attributes | what |
+|---|---|---|
+| SyncNewUsers, TakeCensus | ` + "`faas.trigger`, `faas.invocation_id`" + ` | the invocation |
+| detect | ` + "`signup_sync.detector`" + ` | one detector's turn |
+| profiles | ` + "`signup_sync.users`" + ` | one read of at most 15 users |
+| associate | ` + "`signup_sync.destination`, `signup_sync.users`" + ` | one destination's work for them, its waiting for its turn included |
+| patch | ` + "`signup_sync.users`" + ` | what is written to their records |
+| settle | ` + "`signup_sync.users`" + ` | what is written to the ledger |
+| GET, POST, … | ` + "`http.request.method`, `server.address`, `server.port`, `http.response.status_code`" + ` | a call, until the answer's header is there |
+
+One that failed has ` + "`error.type`" + `: a status, or one of [the codes](operations.md#what-the-codes-mean). At most 2,048 spans wait for the
+collector; of a run that makes more, faster than it takes them, some are missing.
+`
+
+// telemetryPage is about metrics and traces.
+func telemetryPage() []byte {
+	var b strings.Builder
+	b.WriteString("# Metrics and traces\n\n" + generated + telemetryIntro)
+	metricsTable(&b)
+	b.WriteString(telemetryTraces)
+	return []byte(b.String())
+}
