@@ -83,6 +83,7 @@ func TestInfraPoliciesSeeEveryFault(t *testing.T) {
 		{"nobody is told", alertsFile, "[people.id]", "[]", "people.id"},
 		{"nobody says what to do", "docs/operations.md", "### runs fail\n", "### runs failing\n", `"runs fail"`},
 		{"the page asks for a member that is not there", workbookFile, "d.associated", "d.done", "no d.done"},
+		{"an alert asks for a member of a list that was put together", alertsFile, "tolong(d.throttled)", "tolong(d.throttle)", "no d.throttle"},
 		{"the page asks for a census's member of a run", workbookFile, "s.graphCalls", "s.forgotten", "no s.forgotten"},
 		{"the page asks for a message that is not said", workbookFile, "time is up; handing back users that were not begun", "time is up", "never says"},
 		{"the page is of another component", workbookFile, `"<insights>"`, `"<component>"`, "asked of"},

@@ -97,6 +97,21 @@ var alerts = [
 '''
   }
   {
+    name: 'throttled for long'
+    description: 'A destination, or Microsoft Graph, has throttled calls in at least half of the runs of an hour that asked it: users come later than they need to.'
+    severity: 3
+    every: 'PT30M'
+    window: 'PT1H'
+    missing: false
+    of: runs
+    query: '''
+| extend systems = array_concat(coalesce(s.destinations, dynamic([])), pack_array(bag_pack("name", "Microsoft Graph", "throttled", s.graphThrottled)))
+| mv-expand d = systems
+| summarize throttled = countif(tolong(d.throttled) > 0), asked = count() by system = tostring(d.name)
+| where throttled >= 5 and throttled * 2 >= asked
+'''
+  }
+  {
     name: 'certificate expires'
     description: 'The certificate ends within 30 days, or the tenant does not take its newest version.'
     severity: 2
