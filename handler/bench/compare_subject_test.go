@@ -18,8 +18,8 @@ import (
 	"signup-sync/handler/functions/devhost"
 )
 
-// program is what is compared: an app as the host starts it.
-type program struct {
+// contestant is what is compared: an app as the host starts it.
+type contestant struct {
 	name     string
 	exe      string
 	args     string
@@ -30,7 +30,7 @@ type program struct {
 
 // programs builds them: ours, and the polling function in Go and in JavaScript. Without node or its package js is
 // nothing; in CI that is an error.
-func programs(t *testing.T) (ours, plain, js program) {
+func programs(t *testing.T) (ours, plain, js contestant) {
 	t.Helper()
 	dir := t.TempDir()
 	build := func(name, pkg string) string {
@@ -42,8 +42,8 @@ func programs(t *testing.T) (ours, plain, js program) {
 		}
 		return out
 	}
-	ours = program{name: "signup-sync", exe: build("handler", "signup-sync/handler"), schedule: "0 * * * * *"}
-	plain = program{name: "Go", exe: build("plain", "signup-sync/handler/bench/plain"), schedule: "0 */5 * * * *"}
+	ours = contestant{name: "signup-sync", exe: build("handler", "signup-sync/handler"), schedule: "0 * * * * *"}
+	plain = contestant{name: "Go", exe: build("plain", "signup-sync/handler/bench/plain"), schedule: "0 */5 * * * *"}
 	node, err := exec.LookPath("node")
 	script, absErr := filepath.Abs("plainjs/index.mjs")
 	_, installed := os.Stat("plainjs/node_modules/@microsoft/microsoft-graph-client/package.json")
@@ -55,30 +55,30 @@ func programs(t *testing.T) (ours, plain, js program) {
 		t.Logf("%s (%v)", fix, err)
 		return ours, plain, js
 	}
-	return ours, plain, program{name: "JavaScript", exe: node, args: script, schedule: plain.schedule}
+	return ours, plain, contestant{name: "JavaScript", exe: node, args: script, schedule: plain.schedule}
 }
 
 // marking is a polling function that knows whom it has done.
-func (p program) marking() program {
+func (p contestant) marking() contestant {
 	p.name, p.more = p.name+", marking", map[string]string{"MARKS": "1"}
 	return p
 }
 
 // lifted is a polling function that leaves out what a platform's limit could hold up.
-func (p program) lifted() program {
+func (p contestant) lifted() contestant {
 	p.more = map[string]string{"LIFTED": "1"}
 	return p
 }
 
 // settings are those of our configuration that differ. The rates are lines of it; "" is a connector's defaults.
-type settings struct {
+type contestSettings struct {
 	detectors                string
 	billing, newsletter, crm string
 	lifted                   bool // as the polling function's
 }
 
 // configured is ours with such settings.
-func (p program) configured(name string, c settings) program {
+func (p contestant) configured(name string, c contestSettings) contestant {
 	p.name = name
 	var b strings.Builder
 	fmt.Fprintf(&b, "sync: { firstLookBack: 1h, detectors: [%s] }\n", cmp.Or(c.detectors, "audit, directory"))
@@ -112,10 +112,10 @@ func (p program) configured(name string, c settings) program {
 	return p
 }
 
-// subject is a program at work in its world.
+// subject is a contestant at work in its world.
 type subject struct {
-	program
-	*world
+	contestant
+	*contestWorld
 	t        *testing.T
 	root     string
 	settings map[string]string
@@ -128,9 +128,9 @@ type subject struct {
 }
 
 // open makes the app's folder; nothing runs yet.
-func (p program) open(t *testing.T, w *world) *subject {
+func (p contestant) open(t *testing.T, w *contestWorld) *subject {
 	t.Helper()
-	s := &subject{program: p, world: w, t: t, root: w.path("app")}
+	s := &subject{contestant: p, contestWorld: w, t: t, root: w.path("app")}
 	root := w.server.URL
 	s.settings = map[string]string{
 		"ENTRA_TENANT_ID": simTenant, "ENTRA_CLIENT_ID": simClient, "ENTRA_CREDENTIAL": "secret", "ENTRA_CLIENT_SECRET": simSecret,

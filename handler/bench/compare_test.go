@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"signup-sync/handler/bench"
 	"signup-sync/handler/sim"
 )
 
-var compare = flag.Bool("compare", false, "measure this program against a plain polling function, for some minutes")
+var compare = flag.Bool("compare", false, "measure this contestant against a plain polling function, for some minutes")
 
 // trouble is something that happens in a world, so long after the start.
 type trouble struct {
@@ -19,7 +20,7 @@ type trouble struct {
 }
 
 // lose lets a share of the answers of what is written be lost, after its effect.
-func lose(w *world, share float64) {
+func lose(w *contestWorld, share float64) {
 	for _, f := range []*sim.Faults{&w.Stripe.Faults, &w.Mailchimp.Faults, &w.Salesforce.Faults, &w.Tenant.Faults} {
 		f.Seed(1)
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch} {
@@ -35,7 +36,7 @@ func worse(f *sim.Faults, fault sim.Fault) {
 	f.Add(fault)
 }
 
-func heal(w *world, share float64) {
+func heal(w *contestWorld, share float64) {
 	for _, f := range []*sim.Faults{&w.Stripe.Faults, &w.Mailchimp.Faults, &w.Salesforce.Faults, &w.Tenant.Faults} {
 		f.Clear()
 	}
@@ -50,9 +51,9 @@ func killAtWork(s *subject) {
 
 // play lets the people sign up while the program works by its timer and the troubles come, until the end. Who may take
 // longer gets as much again, if anybody is left.
-func play(t *testing.T, p program, rate float64, people []newcomer, troubles []trouble, end time.Duration, longer bool) (*subject, tally) {
+func play(t *testing.T, p contestant, rate float64, people []newcomer, troubles []trouble, end time.Duration, longer bool) (*subject, tally) {
 	t.Helper()
-	s := p.open(t, openWorld(t, rate, people, false))
+	s := p.open(t, openContestWorld(t, rate, people, false))
 	s.start(true)
 	s.begin = s.clock.Now()
 	var all sync.WaitGroup
@@ -75,8 +76,19 @@ func play(t *testing.T, p program, rate float64, people []newcomer, troubles []t
 	return s, s.tally()
 }
 
+// bear plays a program through troubles, after which ours has lost and repeated nobody.
+func bear(t *testing.T, p contestant, rate float64, people []newcomer, troubles []trouble, end time.Duration) tally {
+	t.Helper()
+	ours := p.config != ""
+	s, v := play(t, p, rate, people, troubles, end, ours)
+	if ours && v.Lost+v.Repeated+v.Unlinked > 0 {
+		t.Errorf("%d lost, %d repeated, %d without their ids; the end of the log:\n%s", v.Lost, v.Repeated, v.Unlinked, s.lines())
+	}
+	return v
+}
+
 // together plays all programs at the same time, each in a world of its own.
-func together(t *testing.T, all []program, one func(p program) tally) map[string]tally {
+func together(t *testing.T, all []contestant, one func(p contestant) tally) map[string]tally {
 	t.Helper()
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -101,29 +113,26 @@ func TestCompare(t *testing.T) {
 		return
 	}
 	ours, plain, js := programs(t)
-	all := []program{ours.configured("signup-sync", settings{}), plain, plain.marking()}
+	all := []contestant{ours.configured("signup-sync", contestSettings{}), plain, plain.marking()}
 	if js.exe != "" {
 		all = append(all, js)
 	}
 	const share = 0.1
 	troubles := []trouble{
-		{0, func(s *subject) { lose(s.world, share) }},
+		{0, func(s *subject) { lose(s.contestWorld, share) }},
 		{12 * time.Minute, killAtWork},
-		{18 * time.Minute, func(s *subject) { heal(s.world, share) }},
+		{18 * time.Minute, func(s *subject) { heal(s.contestWorld, share) }},
 		{20 * time.Minute, (*subject).stop},
 		{32 * time.Minute, func(s *subject) { s.start(true) }},
 	}
-	people := crowd(50, 24*time.Minute, 1)
-	got := together(t, all, func(p program) tally {
-		s, v := play(t, p, 240, people, troubles, 40*time.Minute, p.config != "")
-		if p.config != "" && v.Lost+v.Repeated+v.Unlinked > 0 {
-			t.Errorf("%d lost, %d repeated, %d without their ids; the end of the log:\n%s", v.Lost, v.Repeated, v.Unlinked, s.lines())
-		}
-		return v
+	people := newcomers(50, 24*time.Minute, 1)
+	got := together(t, all, func(p contestant) tally {
+		return bear(t, p, 270, people, troubles, 38*time.Minute)
 	})
+	bench.Hold(t, bench.Part{Name: comparePart, Figures: troubleFigures(got)})
 	for _, p := range all {
 		v := got[p.name]
-		t.Logf("%-20s lost %2d, repeated %2d, p50 %3.0f s, p99 %4.0f s, %d calls", p.name, v.Lost, v.Repeated, quantile(v.Delays, 0.5), quantile(v.Delays, 0.99), total(v.Calls))
+		t.Logf("%-20s lost %2d, repeated %2d, p50 %3.0f s, p99 %4.0f s, %d calls", p.name, v.Lost, v.Repeated, v.quantile(0.5), v.quantile(0.99), total(v.Calls))
 		if p.config == "" && v.Lost+v.Repeated == 0 {
 			t.Errorf("%s lost and repeated nobody: the troubles are none", p.name)
 		}

@@ -52,33 +52,27 @@ type newcomer struct {
 	at time.Duration
 }
 
-// crowd are n people who sign up within a time. Their audit rows show after 60 s in the middle and 300 s at the 99th
-// percentile, those of one in two hundred after 12 to 40 minutes. The tenant shows them after up to 20 s, one in fifty after
-// up to two minutes. All of it comes from the seed, so that every program meets the same people.
-func crowd(n int, over time.Duration, seed uint64) []newcomer {
+// newcomers are n people who sign up within a time. Their audit rows show after 60 s in the middle and 300 s at the 99th
+// percentile, those of one in two hundred after 12 to 40 minutes. All of it comes from the seed, so that every program meets
+// the same people; when which replica of the directory shows them is drawn anew in each world, as the tenant does it.
+func newcomers(n int, over time.Duration, seed uint64) []newcomer {
 	chance := rand.New(rand.NewPCG(seed, 5))
-	seconds := func(s float64) *time.Duration { d := time.Duration(s * float64(time.Second)); return &d }
-	replica := func() *time.Duration {
-		if chance.IntN(50) == 0 {
-			return seconds(20 + 100*chance.Float64())
-		}
-		return seconds(20 * chance.Float64())
-	}
 	var all []newcomer
-	for i := range n {
+	for i, rank := range chance.Perm(n) {
 		p := person(i, chance)
-		p.AuditLag = seconds(min(60*math.Exp(0.625*chance.NormFloat64()), 600))
-		if i%200 == 99 {
-			p.AuditLag = seconds(60 * (12 + 28*chance.Float64()))
+		share := (float64(rank) + 0.5) / float64(n)
+		lag := 60 * math.Pow(5, math.Sqrt2*math.Erfinv(2*share-1)/2.3263) // log-normal
+		if share > 0.995 {
+			lag = 60 * (12 + 28*chance.Float64())
 		}
-		p.ReplicaLag, p.IndexLag = replica(), replica()
+		p.AuditLag = new(time.Duration(lag * float64(time.Second)))
 		all = append(all, newcomer{p, time.Duration((float64(i) + chance.Float64()) / float64(n) * float64(over))})
 	}
 	return all
 }
 
-// burst are n people who sign up at once and can be seen at once.
-func burst(n int, seed uint64) []newcomer {
+// allAtOnce are n people who sign up at once and can be seen at once.
+func allAtOnce(n int, seed uint64) []newcomer {
 	chance := rand.New(rand.NewPCG(seed, 6))
 	var all []newcomer
 	for i := range n {
@@ -101,8 +95,8 @@ func person(i int, chance *rand.Rand) sim.Person {
 		GivenName: []string{"Ada", "Ben", "Zoë", "Tom"}[i%4], Surname: []string{"Smith", "Novák", "Okafor"}[i%3]}
 }
 
-// world is the systems among which one program works, each with its latency, and what an observer sees of it.
-type world struct {
+// contestWorld is the systems among which one program works, each with its latency, and what an observer sees of it.
+type contestWorld struct {
 	sim.World
 	clock  signup.ScaledClock
 	server *sim.Server
@@ -115,11 +109,11 @@ type world struct {
 	calls  map[string]int              // by system and method
 }
 
-func openWorld(t *testing.T, rate float64, people []newcomer, lifted bool) *world {
+func openContestWorld(t *testing.T, rate float64, people []newcomer, lifted bool) *contestWorld {
 	t.Helper()
 	clock := signup.ScaledClock{Start: time.Now().UTC(), Rate: rate}
 	life := time.Duration(rate * float64(time.Hour)) // clients keep tokens by the machine's clock
-	w := &world{clock: clock, dir: t.TempDir(), people: people, linked: map[signup.UserID]time.Time{}, calls: map[string]int{}}
+	w := &contestWorld{clock: clock, dir: t.TempDir(), people: people, linked: map[signup.UserID]time.Time{}, calls: map[string]int{}}
 	w.World = sim.World{
 		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: 1, Type: sim.External, Attributes: links}),
 		Entra: sim.NewEntra(sim.EntraOptions{Clock: clock, Tenant: simTenant, Seed: 1, TokenLife: life, Apps: []sim.App{{ID: simClient, Secret: simSecret,
@@ -141,10 +135,10 @@ func openWorld(t *testing.T, rate float64, people []newcomer, lifted bool) *worl
 	return w
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+func (w *contestWorld) path(name string) string { return filepath.Join(w.dir, name) }
 
 // ServeHTTP lets a call take its time, and looks at the user whom it has changed, also where the answer is lost.
-func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+func (w *contestWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	to := system(r.URL.Path)
 	w.mu.Lock()
 	w.calls[to+" "+r.Method]++
@@ -156,7 +150,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.World.ServeHTTP(rw, r)
 }
 
-func (w *world) look(r *http.Request) {
+func (w *contestWorld) look(r *http.Request) {
 	id, ok := strings.CutPrefix(r.URL.Path, "/v1.0/users/")
 	if !ok || r.Method != http.MethodPatch {
 		return
@@ -173,7 +167,7 @@ func (w *world) look(r *http.Request) {
 }
 
 // signUps lets the people come at their times.
-func (w *world) signUps(t *testing.T) {
+func (w *contestWorld) signUps(t *testing.T) {
 	for _, p := range w.people {
 		if w.until(t, p.at) != nil {
 			return
@@ -183,12 +177,12 @@ func (w *world) signUps(t *testing.T) {
 }
 
 // until waits for so long after the beginning.
-func (w *world) until(t *testing.T, at time.Duration) error {
+func (w *contestWorld) until(t *testing.T, at time.Duration) error {
 	return w.clock.Sleep(t.Context(), w.begin.Add(at).Sub(w.clock.Now()))
 }
 
 // billed are the people with an account at Stripe and one at Salesforce, by the time of the later one.
-func (w *world) billed() (out []time.Duration) {
+func (w *contestWorld) billed() (out []time.Duration) {
 	first := map[string]time.Time{}
 	for _, c := range w.Stripe.Customers() {
 		first[c.Email] = c.Created
@@ -212,7 +206,7 @@ type tally struct {
 	Calls    map[string]int  // by system and method
 }
 
-func (w *world) tally() tally {
+func (w *contestWorld) tally() tally {
 	held := map[string]*[3]int{}
 	for _, p := range w.people {
 		held[p.Email] = new([3]int)
@@ -247,10 +241,11 @@ func (w *world) tally() tally {
 	return v
 }
 
-// quantile is in seconds; of nobody it is 0.
-func quantile(sorted []time.Duration, q float64) float64 {
-	if len(sorted) == 0 {
-		return 0
+// quantile is in seconds, of all people: infinite, if the record of so many never carries all ids.
+func (v tally) quantile(q float64) float64 {
+	all := len(v.Delays) + v.Unlinked
+	if i := min(int(q*float64(all)), all-1); i < len(v.Delays) {
+		return v.Delays[i].Seconds()
 	}
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)].Seconds()
+	return math.Inf(1)
 }
