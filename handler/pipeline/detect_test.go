@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"iter"
 	"slices"
 	"sync/atomic"
@@ -255,5 +256,41 @@ func TestADetectorAddedAfterABackfillDoesNotReadTheTenantsWholeHistory(t *testin
 		if first := slices.MinFunc(append(w.directory.windows, late.windows...), func(a, b signup.Window) int { return a.From.Compare(b.From) }).From; first.Before(began.Add(-24 * time.Hour)) {
 			t.Errorf("it reads from %s on, in %d slices", first, len(w.directory.windows)+len(late.windows))
 		}
+	})
+}
+
+// What a slice shows is recorded as it comes, so that memory does not grow with it, and before the slice is known to be
+// whole. The watermark waits for that.
+func TestASliceIsRecordedAsItIsRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.engine.Detectors = []signup.Detector{w.audit}
+		w.engine.Settings.Overlap = 10 * time.Minute // so that there is one slice
+		w.mustRun(time.Minute)
+		read := w.watermark("audit")
+		var ids []signup.UserID
+		for n := range 450 {
+			ids = append(ids, w.signUp(n))
+		}
+		recorded := func() int {
+			rows, err := w.ledger.Get(t.Context(), ids)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(rows)
+		}
+		w.audit.fail, w.audit.failAfter = errors.New("the last page is broken"), 430
+		if _, err := w.run(time.Minute); !errors.Is(err, pipeline.ErrNoDetector) {
+			t.Errorf("got %v, want that no detector could be read", err)
+		}
+		if n := recorded(); n != 400 || !w.watermark("audit").Equal(read) {
+			t.Errorf("after a broken page: got %d rows and the watermark %v, want the 400 of two full calls and %v", n, w.watermark("audit"), read)
+		}
+		w.audit.fail = nil
+		w.mustRun(time.Minute)
+		if n := recorded(); n != 450 || !w.watermark("audit").After(read) {
+			t.Errorf("after a whole slice: got %d rows and the watermark %v, want all", n, w.watermark("audit"))
+		}
+		w.want(ids[449], "billing: associated", "crm: associated", "news: skipped rule", "profile: associated")
 	})
 }

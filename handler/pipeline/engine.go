@@ -60,7 +60,7 @@ type Engine struct {
 	Span         Span                           // nil = nobody is told
 
 	mu     sync.Mutex
-	known  map[signup.UserID]sight
+	known  map[key]sight
 	makers []string // the names that sights refer to
 	gates  map[string]*gate
 	ended  []string          // the latest runs of this process, which it has survived

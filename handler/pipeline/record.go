@@ -14,6 +14,7 @@ import (
 // detector records at a time, so that who is seen by two is inserted once.
 func (w *watch) record(ctx context.Context, detector string, events []signup.Event) error {
 	r := w.run
+	w.sum.Events += len(events)
 	r.recording <- struct{}{}
 	defer func() { <-r.recording }()
 	events = w.unknown(events)

@@ -1,14 +1,24 @@
 package pipeline
 
 import (
+	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 
 	"signup-sync/handler/signup"
 )
 
-// knownUsers bounds the memory of who was seen, 40 bytes and the map's own a user.
+// knownUsers bounds the memory of who was seen, 20 bytes and the map's own a user.
 const knownUsers = 200_000
+
+// key is a user's id, which is a GUID, in less than half of the memory.
+type key [16]byte
+
+func keyOf(id signup.UserID) (k key) {
+	_, _ = hex.Decode(k[:], []byte(strings.ReplaceAll(string(id), "-", ""))) // every id was parsed where it came in
+	return k
+}
 
 // sight is what this process remembers of a user with a row.
 type sight struct {
@@ -18,9 +28,9 @@ type sight struct {
 	look  bool  // the row may have to be reopened: the ledger is to be asked again
 }
 
-// Sightings count the users that a detector has shown, each once. Restarts cost some of them: a user whose row was
-// there before the process, and whose sign-up lies before the detector's watermark, may have been counted and is not
-// counted again.
+// Sightings count the users that a detector has shown, each once. Reads that break off cost some of them, and so do
+// restarts: a user whose row was there before the process, and whose sign-up lies before the detector's watermark, may
+// have been counted and is not counted again.
 type Sightings struct {
 	First  int     `json:"first,omitempty"`  // nobody had shown them before: their row is this detector's
 	Also   []After `json:"also,omitempty"`   // somebody had
@@ -78,7 +88,7 @@ func (w *watch) unknown(events []signup.Event) []signup.Event {
 	at := make(map[signup.UserID]int, len(events))
 	var out []signup.Event
 	for _, event := range events {
-		if s, ok := e.known[event.User]; ok && !s.look && event.Kind != signup.Redeemed {
+		if s, ok := e.known[keyOf(event.User)]; ok && !s.look && event.Kind != signup.Redeemed {
 			w.count(event)
 			continue
 		}
@@ -102,25 +112,25 @@ func (w *watch) remember(events []signup.Event, made, there []signup.Row) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.known == nil || len(e.known) > knownUsers {
-		e.known = make(map[signup.UserID]sight)
+		e.known = make(map[key]sight)
 	}
 	for _, row := range made {
-		e.known[row.User] = sight{maker: e.maker(row.Detector)}
+		e.known[keyOf(row.User)] = sight{maker: e.maker(row.Detector)}
 	}
 	for _, row := range there {
-		s, ok := e.known[row.User]
+		s, ok := e.known[keyOf(row.User)]
 		if !ok {
 			s = sight{maker: e.maker(row.Detector), old: true}
 		}
 		s.look = deleted(row)
-		e.known[row.User] = s
+		e.known[keyOf(row.User)] = s
 	}
 	if w.healing {
 		w.fresh.Healed += len(made)
 		return
 	}
 	for _, event := range events {
-		if _, ok := e.known[event.User]; ok {
+		if _, ok := e.known[keyOf(event.User)]; ok {
 			w.count(event)
 		}
 	}
@@ -129,12 +139,12 @@ func (w *watch) remember(events []signup.Event, made, there []signup.Row) {
 // count counts an event if it is the first by which this detector shows the user. Engine.mu is held.
 func (w *watch) count(event signup.Event) {
 	e := w.run.Engine
-	s, bit := e.known[event.User], uint8(1)<<w.index
+	s, bit := e.known[keyOf(event.User)], uint8(1)<<w.index
 	if w.healing || s.by&bit != 0 {
 		return
 	}
 	s.by |= bit
-	e.known[event.User] = s
+	e.known[keyOf(event.User)] = s
 	switch maker := e.makers[s.maker]; {
 	case s.old && event.At.Before(w.before), maker == "": // may have been counted; is forgotten
 		return
@@ -173,9 +183,9 @@ func (e *Engine) maker(name string) uint8 {
 func (e *Engine) lookAgain(id signup.UserID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s, ok := e.known[id]; ok {
+	if s, ok := e.known[keyOf(id)]; ok {
 		s.look = true
-		e.known[id] = s
+		e.known[keyOf(id)] = s
 	}
 }
 

@@ -122,20 +122,21 @@ func (w *watch) slices(ctx context.Context, d signup.Detector, window signup.Win
 	for ; !window.Empty(); window.From = w.slice.To {
 		slice := head(window, step)
 		w.slice, w.begun = slice, time.Now()
-		var events []signup.Event
+		var events []signup.Event // not yet recorded: no more than one call takes, however many a slice has
 		for e, err := range d.Events(ctx, slice) {
 			if err != nil {
 				return fmt.Errorf("read %s to %s: %w", slice.From.Format(time.RFC3339), slice.To.Format(time.RFC3339), err)
 			}
-			events = append(events, e)
-		}
-		w.sum.Events += len(events)
-		for len(events) > 0 {
-			n := min(len(events), insertRows)
-			if err := w.record(ctx, d.Name(), events[:n]); err != nil {
+			if events = append(events, e); len(events) < insertRows {
+				continue
+			}
+			if err := w.record(ctx, d.Name(), events); err != nil {
 				return err
 			}
-			events = events[n:]
+			events = events[:0]
+		}
+		if err := w.record(ctx, d.Name(), events); err != nil {
+			return err
 		}
 		if time.Since(w.begun) <= w.turn/8 {
 			step = min(2*step, maxSlice)

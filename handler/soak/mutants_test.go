@@ -32,7 +32,7 @@ type mutant struct {
 // deliberate are faults of which each has to be found. They are what a careless change could bring.
 var deliberate = []mutant{
 	{"the watermark is written before the rows", "pipeline/watch.go",
-		"\t\tw.sum.Events += len(events)\n", "\t\tw.sum.Events += len(events)\n\t\tif err := done(slice, step%maxSlice); err != nil {\n\t\t\treturn err\n\t\t}\n"},
+		"\t\t}\n\t\tif err := w.record(", "\t\t}\n\t\tif err := done(slice, step%maxSlice); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif err := w.record("},
 	{"windows do not overlap", "pipeline/window.go", "from = later(from.Add(-overlap), since)", "from = later(from, since)"},
 	{"the service's time is ignored", "pipeline/window.go", "if !served.IsZero() && served.Before(to) {", "if false {"},
 	{"what the log has lost is forgotten instead of read from the directory", "pipeline/window.go",
