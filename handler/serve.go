@@ -7,17 +7,23 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"signup-sync/handler/functions"
 	"signup-sync/handler/status"
 )
 
+// maxMemory is what Go's memory should stay below: from there on it is collected before it grows. What is alive is a
+// quarter of it; what the system keeps of the program's file comes on top.
+const maxMemory = 40 << 20
+
 type serveCommand struct{}
 
 // Run serves the host until it is told to stop. With a configuration that is wrong it serves as well, and every
 // invocation says what is wrong: three bad exits would shut the host down, and hide the reason with it.
 func (serveCommand) Run(ctx context.Context, s system) error {
+	debug.SetMemoryLimit(maxMemory)
 	log := functions.NewLogger(s.stdout, s.stderr)
 	a, err := openApp(s.getenv, log)
 	if err == nil {
@@ -39,9 +45,18 @@ func (serveCommand) Run(ctx context.Context, s system) error {
 		server.Functions = map[string]functions.Func{"SyncNewUsers": refuse, "TakeCensus": refuse}
 		return server.Serve(ctx, l)
 	}
-	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": a.syncNewUsers, "TakeCensus": a.takeCensus}
+	server.Timeout, server.Functions = a.timeout, map[string]functions.Func{"SyncNewUsers": frugal(a.syncNewUsers), "TakeCensus": frugal(a.takeCensus)}
 	server.Pages = map[string]http.Handler{"Status": a.statusPage(log)}
 	return server.Serve(ctx, l)
+}
+
+// frugal gives memory back when an invocation is over. Go by itself waits for the next collection, which an idle program
+// puts off for two minutes, and keeps most of it.
+func frugal(f functions.Func) functions.Func {
+	return func(ctx context.Context, in functions.Invocation) (any, error) {
+		defer debug.FreeOSMemory()
+		return f(ctx, in)
+	}
 }
 
 // invocationTime is how long an invocation may take: functionTimeout less a margin, at most four minutes. The setting
