@@ -1,0 +1,123 @@
+package bench_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"signup-sync/handler/bench"
+	"signup-sync/handler/sim"
+)
+
+var footprint = flag.Bool("footprint", false, "measure the program's start and memory, some minutes")
+
+const (
+	maxIdle = 40.0 // MB
+	maxPeak = 80.0
+)
+
+// The program as it is built has its bounds of memory while it reads 20 pages of sign-ups and works as fast as it can.
+func TestMemoryIsBounded(t *testing.T) {
+	binary, err := filepath.Abs("../../bin/handler")
+	if err == nil {
+		_, err = os.Stat(binary)
+	}
+	if os.IsNotExist(err) && os.Getenv("CI") != "true" {
+		t.Skip("bin/handler is not built: 'make test' does that")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := openProgram(t, binary, 100, sim.ThrottleOff)
+	p.crowd.size = 20_000
+	p.crowd.signUp(p.Tenant, 2000)
+	p.start()
+	p.begin()
+	p.await(func() bool { return p.crowd.pages.Load() > 20 && p.crowd.patches.Load() >= 500 })
+	if m := p.memory(); m.most > maxPeak {
+		t.Errorf("got %.0f MB, want at most %.0f", m.most, maxPeak)
+	}
+}
+
+// TestFootprint measures, with a backlog of each size: everybody in it is found by a first run, and waits in the ledger for the
+// next ones.
+func TestFootprint(t *testing.T) {
+	if !*footprint {
+		t.Skip("for 'make bench', with -footprint")
+	}
+	binary := built(t)
+	part := bench.Part{
+		Name: "footprint", Title: "Start and memory",
+		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestFootprint -footprint -v -timeout 30m",
+	}
+	add := func(name string, value float64, unit, goal string) {
+		part.Figures = append(part.Figures, bench.Figure{Name: name, Value: value, Unit: unit, Goal: goal})
+		t.Logf("%s: %.1f %s %s", name, value, unit, goal)
+	}
+	start, m := measureStart(t, binary)
+	add("start/first answer, median of 11", start.Seconds()*1000, "ms", "")
+	add("start/memory", m.now, "MB", "")
+	var text strings.Builder
+	text.WriteString("The program as it is deployed, its ledger in a SQLite file, against simulated services by HTTPS. The clock runs 20 times as fast, " +
+		"and so do all limits. The log has so many sign-ups in pages of 999, all of the same minute: a first run finds them, and the rest of it and a second run " +
+		"work them. Memory is the process's resident set; the pages of the program's file are in it, which the system can take back. Idle is a minute after the second run.\n\n" +
+		"| sign-ups waiting | most, MB | idle, MB | of it not the file's, MB | worked |\n|---|---|---|---|---|\n")
+	plot := bench.Plot{Name: "memory", Title: "Memory and backlog", X: "sign-ups waiting", Y: "MB", LogX: true,
+		Series: []bench.Series{{Name: "most"}, {Name: "idle"}}}
+	for _, size := range []int{1000, 10_000, 100_000} {
+		m, worked := measureBacklog(t, binary, size)
+		fmt.Fprintf(&text, "| %d | %.0f | %.0f | %.0f | %d |\n", size, m.most, m.now, m.own, worked)
+		idle := ""
+		if size == 1000 { // what an instance has seen in the last hour at most, but for a backlog
+			idle = fmt.Sprintf("<= %.0f", maxIdle)
+		}
+		add(fmt.Sprintf("idle/%d", size), m.now, "MB", idle)
+		add(fmt.Sprintf("most/%d", size), m.most, "MB", fmt.Sprintf("<= %.0f", maxPeak))
+		for i, value := range []float64{m.most, m.now} {
+			plot.Series[i].Points = append(plot.Series[i].Points, [2]float64{float64(size), value})
+		}
+	}
+	part.Text, part.Plots = text.String(), []bench.Plot{plot}
+	if err := part.Write(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func measureStart(t *testing.T, binary string) (median time.Duration, m memory) {
+	p := openProgram(t, binary, 1, sim.ThrottleDocumented)
+	var took []time.Duration
+	for range 11 {
+		took = append(took, p.start())
+		time.Sleep(time.Second)
+		m = p.memory()
+		p.stop()
+	}
+	slices.Sort(took)
+	return took[len(took)/2], m
+}
+
+func measureBacklog(t *testing.T, binary string, size int) (m memory, worked int) {
+	const known = 12_000 // more than two runs work; the simulation is slow with more
+	p := openProgram(t, binary, 20, sim.ThrottleDocumented)
+	p.settings["AzureFunctionsJobHost__functionTimeout"] = "00:01:30" // so that a run takes a minute at most
+	p.crowd.size = size
+	p.crowd.signUp(p.Tenant, min(size, known))
+	p.start()
+	defer p.stop()
+	for i := range 2 {
+		s := p.run()
+		if worked += s.Users; i == 0 && s.Detectors[0].Events < size {
+			t.Errorf("%d sign-ups: the first run has seen %d", size, s.Detectors[0].Events)
+		}
+	}
+	if worked == 0 || worked > known {
+		t.Errorf("%d sign-ups: %d were worked, of whom %d are in the tenant", size, worked, known)
+	}
+	time.Sleep(time.Minute)
+	return p.memory(), worked
+}
