@@ -3,29 +3,20 @@ package pipeline_test
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"iter"
 	"net/http"
-	"path/filepath"
 	"runtime"
 	"runtime/metrics"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"signup-sync/handler/ledger"
-	"signup-sync/handler/ledger/ledgertest"
 	"signup-sync/handler/pipeline"
 	"signup-sync/handler/signup"
 )
-
-var growthSizes = flag.String("growth", "", "measure a run, a sweep and a census with so many settled rows in the emulator: '1000,10000,100000'")
 
 // latest is how many of the users of a grown tenant have signed up within the overlap, whatever its size.
 const latest = 60
@@ -38,7 +29,13 @@ type grown struct {
 	born  time.Time // of the first user
 	now   time.Time
 	wire  *wire // nil without one
-	store *ledger.Ledger
+	store store
+}
+
+// store is a ledger that counts.
+type store interface {
+	signup.Ledger
+	Counts() ledger.Counts
 }
 
 // wire counts what goes to the table service and comes back.
@@ -66,7 +63,7 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // growTenant is a tenant of size users in the last 1,000 days, and an engine with ten destinations that has just run.
-func growTenant(t *testing.T, size int, store *ledger.Ledger, w *wire) *grown {
+func growTenant(t *testing.T, size int, store store, w *wire) *grown {
 	t.Helper()
 	var s pipeline.Spec
 	for n := range 10 {
@@ -155,6 +152,13 @@ func (g *grown) load(from int) (took time.Duration) {
 		}
 	}
 	took = time.Since(begun)
+	g.loadNotes()
+	return took
+}
+
+// loadNotes fills in what the run a minute ago has left.
+func (g *grown) loadNotes() {
+	g.t.Helper()
 	since := g.born.Add(-time.Hour)
 	var destinations []map[string]any
 	for _, d := range g.engine.Destinations {
@@ -177,7 +181,6 @@ func (g *grown) load(from int) (took time.Duration) {
 			g.t.Fatal(err)
 		}
 	}
-	return took
 }
 
 // cost is what something took of the ledger.
@@ -298,102 +301,4 @@ func (g *grown) replaceOrInsert(rows []signup.Row) {
 	if _, err := g.store.Replace(g.t.Context(), rows); err != nil {
 		g.t.Fatal(err)
 	}
-}
-
-// TestCostOfARunDoesNotGrowWithTheLedger compares a small tenant with a large one.
-func TestCostOfARunDoesNotGrowWithTheLedger(t *testing.T) {
-	measure := func(size int) (costs map[string]ledger.Counts) {
-		g := growTenant(t, size, ledger.Memory(tenantID), nil)
-		g.load(0)
-		costs = map[string]ledger.Counts{"the first run of a process": g.cost(g.mustRun).Counts, "the next": g.cost(g.mustRun).Counts,
-			"nothing due": g.sweep(0).Counts, "200 due": g.sweep(200).Counts}
-		census := g.cost(g.mustCensus)
-		if extra := census.Reads - int64(size); extra < -latest || extra > 10 || census.Transactions != 0 {
-			t.Errorf("a census of %d users took %+v, want a read a user and few more", size, census.Counts)
-		}
-		return costs
-	}
-	small, large := measure(100), measure(2000)
-	if diff := cmp.Diff(small, large); diff != "" {
-		t.Errorf("with 100 rows (-) and with 2,000 (+):\n%s", diff)
-	}
-	want := map[string]ledger.Counts{
-		"the first run of a process": {NoteWrites: 4, Reads: 5 + latest}, // each user of the overlap once, and what the next run reads
-		"the next":                   {NoteWrites: 4, Reads: 5},          // the lease, the state, two watermarks, and what is due; the lease twice, and two watermarks
-		"nothing due":                {Reads: 1},
-		"200 due":                    {Reads: 1 + 200},
-	}
-	if diff := cmp.Diff(want, small); diff != "" {
-		t.Errorf("with 100 rows (-want +got):\n%s", diff)
-	}
-}
-
-// TestGrowth measures, and prints a table. The emulator reads a whole partition for one row, so that a census of a large
-// one takes it more than an invocation; the same calls are counted with the rows in a file then.
-func TestGrowth(t *testing.T) {
-	if *growthSizes == "" {
-		t.Skip("'make growth' runs this")
-	}
-	fmt.Println("| settled rows | what | reads | transactions | notes | requests | sent | received | time | heap |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|---|")
-	for text := range strings.SplitSeq(*growthSizes, ",") {
-		size, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		print := func(what string, c cost) {
-			fmt.Printf("| %d | %s | %d | %d | %d | %d | %s | %s | %s | %s |\n", size, what, c.Reads, c.Transactions, c.NoteWrites, c.requests,
-				bytesText(c.sent), bytesText(c.received), c.took.Round(time.Millisecond), bytesText(c.heap))
-		}
-		w := &wire{}
-		store, err := ledger.OpenTables(ledger.TablesOptions{Tenant: tenantID, ConnectionString: ledgertest.StartAzurite(t), Transport: &http.Client{Transport: w}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		g := growTenant(t, size, store, w)
-		print("load", g.cost(func() { g.load(0) }))
-		print("first run of a process", g.cost(g.mustRun))
-		print("run with nothing new", g.cost(g.mustRun))
-		print("sweep, nothing due", g.sweep(0))
-		print("sweep, 1,000 due", g.sweep(1000))
-		var users int
-		c := g.cost(func() { users = g.censusFor(invocation) })
-		print(fmt.Sprintf("census, %d users in one invocation", users), c)
-
-		file, err := ledger.OpenSQLite(filepath.Join(t.TempDir(), "ledger.db"), tenantID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g = growTenant(t, size, file, nil)
-		print("load, in SQLite", g.cost(func() { g.load(0) }))
-		print("census, in SQLite", g.cost(g.mustCensus))
-		if err := file.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// invocation is how long the host lets the program work.
-const invocation = 4 * time.Minute
-
-// censusFor counts for so long, and returns how many users it came to.
-func (g *grown) censusFor(d time.Duration) int {
-	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), d)
-	defer cancel()
-	c, err := g.engine.Census(ctx, pipeline.Trigger{Invocation: "growth"}, pipeline.CensusOptions{Act: true, Fresh: true})
-	if err != nil || c.Missing != 0 || c.Users != c.Associated {
-		g.t.Fatalf("want everyone who was counted to be associated; got %+v, %v", c, err)
-	}
-	return c.Users
-}
-
-func bytesText(n int64) string {
-	switch {
-	case n >= 10<<20:
-		return fmt.Sprintf("%d MiB", n>>20)
-	case n >= 10<<10:
-		return fmt.Sprintf("%d KiB", n>>10)
-	}
-	return fmt.Sprintf("%d B", n)
 }

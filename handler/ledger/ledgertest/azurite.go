@@ -31,6 +31,13 @@ func StartAzurite(tb testing.TB) string {
 	return startService(tb, "table", "TableEndpoint")
 }
 
+// StartAzuriteByKey is StartAzurite for many rows: it finds an entity by its key, as the service does, and not by going through
+// all of its partition.
+func StartAzuriteByKey(tb testing.TB) string {
+	tb.Helper()
+	return startService(tb, "tableByKey", "TableEndpoint")
+}
+
 // StartAzuriteQueues is StartAzurite for the queue service.
 func StartAzuriteQueues(tb testing.TB) string {
 	tb.Helper()
@@ -142,7 +149,8 @@ func freePort() (int, error) {
 // startAzurite returns when the emulator says that it listens. It ends at the latest when this process does, because
 // then its standard input ends.
 func startAzurite(tb testing.TB, dir, service string, port int, more []string) error {
-	args := []string{filepath.Join(dir, "start.js"), service, "--" + service + "Host", "127.0.0.1", "--" + service + "Port", fmt.Sprint(port),
+	option := "--" + strings.TrimSuffix(service, "ByKey")
+	args := []string{filepath.Join(dir, "start.js"), service, option + "Host", "127.0.0.1", option + "Port", fmt.Sprint(port),
 		"--inMemoryPersistence", "--disableTelemetry", "--silent"}
 	cmd := exec.Command("node", append(args, more...)...)
 	cmd.Dir = tb.TempDir()
