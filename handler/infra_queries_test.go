@@ -20,7 +20,7 @@ const alertsFile, workbookFile = "infra/modules/alerts.bicep", "infra/workbook.j
 
 // alertNames are the alerts that there must be, and whether what they watch for is that something does not come.
 var alertNames = map[string]bool{"runs fail": false, "no successful run": true, "watermark too old": false, "associations failed": false, "destination left alone": false,
-	"throttled for long": false,
+	"throttled for long":  false,
 	"certificate expires": false, "census found a gap": false, "no census": true}
 
 // alertsPolicy: the alerts are those, each asks for what the program writes, and docs/operations.md says what to do.

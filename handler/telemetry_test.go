@@ -316,4 +316,3 @@ func TestABadCollectorIsNobodyElsesTrouble(t *testing.T) {
 		})
 	}
 }
-
