@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -130,7 +131,7 @@ func growthText(all []measured, idle cost) string {
 		"its time grows a little where the service's does not.\n\n", idle.Reads, idle.NoteWrites)
 	fmt.Fprintf(&b, "Reckoned from the census of %s users, %.0f reads a second: one million take %s, in %.0f invocations of four minutes, ten million %s and %.0f, one each quarter of an "+
 		"hour. A slice is held in memory, at most 8,000 users, whatever the tenant's size. The service's own latency was not measured. Graph's pages, one for 999 users, come on top.\n",
-		thousands(last.size), rate, hours(1e6/rate), 1+1e6/rate/invocation.Seconds(), hours(1e7/rate), 1+1e7/rate/invocation.Seconds())
+		thousands(last.size), rate, hours(1e6/rate), math.Ceil(1e6/rate/invocation.Seconds()), hours(1e7/rate), math.Ceil(1e7/rate/invocation.Seconds()))
 	return b.String()
 }
 
