@@ -32,7 +32,7 @@ help: ## Explain the targets
 build: ## Build bin/handler, static, for this machine
 	CGO_ENABLED=0 $(GO) build $(LDFLAGS) -o $(HANDLER) ./handler
 
-run: build ## Show the whole job on this machine: a simulated tenant, every kind of destination; KEEP=1 leaves the status page up
+run: build ## Show the whole job on this machine: a simulated tenant, the destinations; KEEP=1 leaves the status page up
 	$(HANDLER) local --signups $(SIGNUPS)$(if $(KEEP), --keep)
 
 test: build databases shell $(NODE_MODULES) ## Install what the tests need and run them all, with the race detector

@@ -24,7 +24,7 @@ func TestCensusAndBackfillAgainstASimulatedTenant(t *testing.T) {
 	const rate = 200
 	clock := signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: rate}
 	dir := t.TempDir()
-	world, err := openSimulation(t.Context(), dir, "127.0.0.1:0", 1, clock)
+	world, err := openSimulation(t.Context(), dir, "127.0.0.1:0", 1, clock, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

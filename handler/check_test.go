@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
 )
 
 func TestCheckAsksNobody(t *testing.T) {
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func openCrashWorld(t *testing.T, database bool) *crashWorld {
 	proxy := httptest.NewServer(w.edge.wrap(w.edge.nameWrite(w.ledger), forward(emulator)))
 	t.Cleanup(proxy.Close)
 
-	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, w.clock); err != nil {
+	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, w.clock, sim.Workforce); err != nil {
 		t.Fatal(err)
 	}
 	w.Salesforce = sim.NewSalesforce(sim.SalesforceOptions{Clock: w.clock, ClientID: simSecret, ClientSecret: simSecret, Objects: sim.SalesforceObjects(), Duplicates: "block"})
@@ -114,7 +114,7 @@ const contactOwner = "ENTRAOID"
 // configure writes local.yaml with what makes more kinds of writes: a first window that is longer than the log, guests,
 // records to be linked, contacts that can move, and a customers table in a database that has a wire.
 func (w *crashWorld) configure(database bool) (path string) {
-	config := string(localConfig)
+	config := everyKind()
 	replace := func(old, new string) {
 		if !strings.Contains(config, old) {
 			w.t.Fatalf("local.yaml has no %q any more", old)
@@ -128,7 +128,7 @@ func (w *crashWorld) configure(database bool) (path string) {
 		replace("driver: sqlite", "driver: postgres")
 	}
 	replace("overlap: 5m", fmt.Sprintf("overlap: %v\n  firstLookBack: 26h\n  auditRetention: 24h", crashOverlap))
-	replace("profile:", "signups: { origins: [selfService, emailVerified, invitation] }\nprofile:")
+	replace("signups:\n", "signups:\n  origins: [selfService, emailVerified, invitation]\n")
 	path = w.path("signup-sync.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		w.t.Fatal(err)

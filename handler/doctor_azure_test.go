@@ -21,12 +21,8 @@ import (
 // moveToAzure lets the doctor run where the app does, with every kind of destination.
 func (c *clinic) moveToAzure() {
 	c.t.Helper()
-	data, err := os.ReadFile("local.yaml")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.config = strings.Replace(string(data), "sync:\n", "sync:\n  firstLookBack: 1m\n", 1)
-	c.tenant(sim.TenantOptions{Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn"}, EntitlementManagement: true,
+	c.config = strings.Replace(string(configOf(sim.Workforce)), "sync:\n", "sync:\n  firstLookBack: 1m\n", 1)
+	c.tenant(sim.TenantOptions{Type: sim.Workforce, Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn"}, EntitlementManagement: true,
 		AccessPackages: []sim.AccessPackage{{ID: simPackage, Policies: []string{simPolicy}}}})
 	c.roles = append(c.roles, "EntitlementManagement.ReadWrite.All")
 	c.certify(certificateUntil(c.t, time.Now().AddDate(1, 0, 0)))

@@ -69,14 +69,15 @@ func examineKind(ctx context.Context, p *patient) []finding {
 	if err != nil {
 		return p.unanswered(ctx, "kind", "User.", err)
 	}
+	if o.ID != "" && !strings.EqualFold(o.ID, p.app.env.Tenant) {
+		return []finding{fail("kind", setSetting("ENTRA_TENANT_ID", o.ID), "Graph answers for another tenant, %s", o.ID)}
+	}
 	return append([]finding{p.kindOf(o)}, p.examineOrigins(ctx, o.Kind)...)
 }
 
 func (p *patient) kindOf(o entra.Organization) finding {
 	packages := p.packages()
 	switch {
-	case o.ID != "" && !strings.EqualFold(o.ID, p.app.env.Tenant):
-		return fail("kind", setSetting("ENTRA_TENANT_ID", o.ID), "Graph answers for another tenant, %s", o.ID)
 	case o.Kind == "":
 		return notAsked("kind", "Entra admin center > Overview > Tenant type; "+asOperator(p), "Graph shows it to nobody without Organization.Read.All, which the app does not need%s", onlyWorkforce(p.forWorkforce()))
 	case len(packages) > 0 && o.Kind != entra.WorkforceTenant:

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"signup-sync/handler/sim"
 )
 
 func TestTheDoctorFindsNothingWhereAllIsWell(t *testing.T) {
@@ -146,18 +148,22 @@ func TestTheDoctorOfSettingsThatCannotBeRead(t *testing.T) {
 }
 
 func TestTheLeastPermissionsNeedTheFileAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "signup-sync.yaml")
+	if err := os.WriteFile(file, configOf(sim.Workforce), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	getenv := func(name string) string {
 		if name != "SIGNUP_SYNC_CONFIG" {
 			return ""
 		}
-		return "local.yaml"
+		return file
 	}
 	var stdout, stderr bytes.Buffer
 	doctor := func(args ...string) int {
 		stdout.Reset()
 		return run(t.Context(), system{args: append([]string{"doctor", "--permissions"}, args...), getenv: getenv, stdout: &stdout, stderr: &stderr})
 	}
-	if code := doctor(); code != exitOK || stderr.Len() > 0 || !strings.Contains(stdout.String(), "\nEntitlementManagement.ReadWrite.All   9acd699f-1e81-4958-b001-93b1d2506e19   request and follow assignments") {
+	if code := doctor(); code != exitOK || stderr.Len() > 0 || !strings.Contains(stdout.String(), "\nEntitlementManagement.ReadWrite.All   9acd699f-1e81-4958-b001-93b1d2506e19   read the requests that brought guests, for signups.entitlement\n") {
 		t.Errorf("got exit code %d\n%s%s", code, stdout.String(), stderr.String())
 	}
 	var object struct {

@@ -70,7 +70,7 @@ func openClinic(t *testing.T) *clinic {
 	t.Helper()
 	c := &clinic{t: t, config: clinicConfig, roles: clinicRoles}
 	var err error
-	if c.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}); err != nil {
+	if c.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.server.Close)

@@ -88,7 +88,7 @@ func openLeakWorld(t *testing.T, tables bool) *leakWorld {
 	w := &leakWorld{t: t, secret: map[string]string{}, out: map[string]*bytes.Buffer{}}
 	w.clock = signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: leakRate}
 	var err error
-	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, w.clock); err != nil {
+	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, w.clock, sim.External); err != nil {
 		t.Fatal(err)
 	}
 	w.server.Close()

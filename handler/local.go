@@ -26,6 +26,7 @@ import (
 var localConfig []byte
 
 type localCommand struct {
+	Tenant  string        `default:"external" enum:"external,workforce" help:"What kind of tenant it is: external, where customers sign up, or workforce, with partners and access packages."`
 	Signups int           `default:"200" help:"So many people come into the tenant, of mixed origins."`
 	Seed    uint64        `default:"1" help:"The same seed makes the same people, delays and faults."`
 	Over    time.Duration `default:"6m" help:"… within this simulated time."`
@@ -113,10 +114,10 @@ func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) 
 			l.close()
 		}
 	}()
-	if l.simulation, err = openSimulation(ctx, c.Dir, "127.0.0.1:0", c.Seed, l.clock); err != nil {
+	if l.simulation, err = openSimulation(ctx, c.Dir, "127.0.0.1:0", c.Seed, l.clock, sim.TenantType(c.Tenant)); err != nil {
 		return nil, err
 	}
-	if err = os.WriteFile(l.path("signup-sync.yaml"), localConfig, 0o644); err != nil {
+	if err = os.WriteFile(l.path("signup-sync.yaml"), configOf(sim.TenantType(c.Tenant)), 0o644); err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)
 	}
 	if l.log, err = os.Create(l.path("handler.log")); err != nil {
@@ -252,7 +253,7 @@ func (l *local) census(ctx context.Context) (c pipeline.Census, err error) {
 // signUps spreads the crowd over the time, unevenly; every second guest redeems the invitation a minute later.
 func (l *local) signUps(ctx context.Context) {
 	chance := rand.New(rand.NewPCG(l.command.Seed, 3))
-	crowd := sim.Crowd(l.command.Signups, l.command.Seed)
+	crowd := crowdOf(sim.TenantType(l.command.Tenant), l.command.Signups, l.command.Seed)
 	step := l.command.Over / time.Duration(len(crowd))
 	for i, p := range crowd {
 		at := l.clock.Start.Add(time.Duration(i) * step).Add(time.Duration(chance.Int64N(int64(step) + 1)))
@@ -263,7 +264,7 @@ func (l *local) signUps(ctx context.Context) {
 		l.mu.Lock()
 		l.people[id], l.latest = p, l.clock.Now()
 		l.mu.Unlock()
-		if p.How == sim.Guest && i%2 == 0 {
+		if (p.How == sim.Guest || p.How == sim.Requested) && i%2 == 0 {
 			time.AfterFunc(time.Duration(float64(time.Minute)/l.command.Rate), func() { l.Tenant.Redeem(id) })
 		}
 	}
@@ -280,7 +281,7 @@ func (l *local) settled(ctx context.Context) (bool, error) {
 			return false, fmt.Errorf("read the ledger: %w", err)
 		}
 		rows++
-		if !row.Due.IsZero() {
+		if !row.Due.IsZero() || l.isLate(row) {
 			pending++
 		}
 	}
@@ -289,6 +290,13 @@ func (l *local) settled(ctx context.Context) (bool, error) {
 	l.show.share(rows-pending, all, fmt.Sprintf("simulated %6s   signed up %*d of %d   in the ledger %*d   settled %*d",
 		l.clock.Now().Sub(l.clock.Start).Truncate(time.Second), width, people, all, width, rows, width, rows-pending))
 	return people == all && rows == people && pending == 0, nil
+}
+
+// isLate reports that a guest has accepted the invitation, and no detector has said so yet.
+func (l *local) isLate(row signup.Row) bool {
+	_, reason := row.State()
+	u, _ := l.Tenant.User(row.User)
+	return reason == "not-redeemed" && u.Properties["externalUserState"] == "Accepted"
 }
 
 // addFaults lets a share of the calls go wrong in the ways that hurt.

@@ -19,7 +19,8 @@ func (h holdings) add(user, account string) {
 // place is a destination of local.yaml, as the run looks at it from outside.
 type place struct {
 	name  string
-	wants func(u sim.DirectoryUser) bool // of the people who signed up themselves; nil = everyone
+	only  sim.TenantType                 // the kind of tenant that has it; "" = both
+	wants func(u sim.DirectoryUser) bool // of the people who are to be associated; nil = everyone
 	held  func(l *local) holdings
 }
 
@@ -92,10 +93,10 @@ var places = []place{
 		}
 		return h
 	}},
-	{name: "starter", held: func(l *local) holdings {
+	{name: "starter", only: sim.Workforce, held: func(l *local) holdings {
 		h := holdings{}
 		for _, a := range l.Tenant.Assignments() {
-			if a.State == "delivered" {
+			if a.State == "delivered" && a.AccessPackage == simPackage {
 				h.add(string(a.User), a.ID)
 			}
 		}

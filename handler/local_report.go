@@ -17,17 +17,18 @@ import (
 
 // localReport is what came of a local run, as read from the tenant, the ledger and every destination.
 type localReport struct {
-	Signups    int `json:"signups"`    // people who came into the tenant
-	Detected   int `json:"detected"`   // of them in the ledger
-	Associated int `json:"associated"` // settled, with every destination that is for them, and the profile
-	Skipped    int `json:"skipped"`    // by their origin
-	Failed     int `json:"failed"`     // with something failed
-	Lost       int `json:"lost"`       // accounts that should be at a destination and are not
-	Repeated   int `json:"repeated"`   // accounts that a destination has twice
+	Tenant     sim.TenantType `json:"tenant"`
+	Signups    int            `json:"signups"`    // people who came into the tenant
+	Detected   int            `json:"detected"`   // of them in the ledger
+	Associated int            `json:"associated"` // settled, with every destination that is for them, and the profile
+	Skipped    int            `json:"skipped"`    // by their origin
+	Failed     int            `json:"failed"`     // with something failed
+	Lost       int            `json:"lost"`       // accounts that should be at a destination and are not
+	Repeated   int            `json:"repeated"`   // accounts that a destination has twice
 
 	Destinations       map[string]map[string]int `json:"destinations"` // associations by state; "profile" is one of them
 	Reasons            map[string]map[string]int `json:"reasons"`      // of those that are not associated
-	Origins            map[string]map[string]int `json:"origins"`      // sign-ups by origin and first detector
+	Origins            map[string]map[string]int `json:"origins"`      // sign-ups by origin, with the way, and first detector
 	Delay              quantiles                 `json:"delay"`        // from sign-up to detection, seconds of simulated time
 	DelayAssociated    quantiles                 `json:"delayAssociated"`
 	GraphCalls         int                       `json:"graphCalls"`   // counted by the simulated tenant
@@ -62,7 +63,7 @@ func (q *quantiles) of(delays []time.Duration) {
 
 // reconcile reads all sides and compares them.
 func (l *local) reconcile(ctx context.Context) (*localReport, error) {
-	r := &localReport{Signups: len(l.people), Elapsed: time.Since(l.begun).Seconds(), Runs: len(l.reports), Died: l.died, Problems: []string{},
+	r := &localReport{Tenant: sim.TenantType(l.command.Tenant), Signups: len(l.people), Elapsed: time.Since(l.begun).Seconds(), Runs: len(l.reports), Died: l.died, Problems: []string{},
 		Destinations: map[string]map[string]int{}, Reasons: map[string]map[string]int{}, Origins: map[string]map[string]int{}, Graph: l.Tenant.Counts()}
 	for _, n := range r.Graph {
 		r.GraphCalls += n
@@ -154,7 +155,7 @@ func (r *localReport) count(row signup.Row) {
 		}
 		m[a][b]++
 	}
-	add(r.Origins, string(row.Origin), row.Detector)
+	add(r.Origins, row.OriginText(), row.Detector)
 	states := map[signup.State]int{}
 	for _, a := range row.Associations {
 		add(r.Destinations, a.Destination, string(a.State))
@@ -176,11 +177,14 @@ func (r *localReport) count(row signup.Row) {
 // compare holds one user's row against the truth: how the person came in, what the destinations hold, and what stands
 // on the user's own record.
 func (r *localReport) compare(u sim.DirectoryUser, row signup.Row, held map[string]holdings) {
-	own := u.How == sim.Email || u.How == sim.Social
+	own := r.own(u)
 	if a, _ := row.Association(signup.Profile); own && a.State != signup.Associated || !own && a.State != signup.Skipped {
 		r.problem("user %s came in by %s; of the profile the ledger says %s %s", u.ID, u.How, a.State, a.Reason)
 	}
 	for _, p := range places {
+		if p.only != "" && p.only != r.Tenant {
+			continue
+		}
 		wanted := own && (p.wants == nil || p.wants(u))
 		a, _ := row.Association(p.name)
 		ids := held[p.name][u.ID]
@@ -220,7 +224,8 @@ func (r *localReport) compareRecord(u sim.DirectoryUser, row signup.Row, own boo
 	text := func(property string) string { s, _ := u.Properties[property].(string); return s }
 	name := strings.TrimSpace(text("givenName") + " " + text("surname"))
 	local, _, _ := strings.Cut(text("userPrincipalName"), "@")
-	if own && (name != "" && text("displayName") != name || !strings.HasSuffix(local, string(u.ID[:8]))) {
+	generated := u.How == sim.Email || u.How == sim.Social // others have a user principal name that stays
+	if own && (name != "" && text("displayName") != name || generated && !strings.HasSuffix(local, string(u.ID[:8]))) {
 		r.problem("user %s has other names on the record than the profile makes", u.ID)
 	}
 }

@@ -133,6 +133,14 @@ func TestLocalRun(t *testing.T) {
 	if r.Signups != 90 || r.Detected != 90 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 || r.Associated+r.Skipped != 90 {
 		t.Errorf("got %+v", r)
 	}
+	for _, origin := range []string{"selfService (userFlow)", "selfService (federated)", "admin", "admin (migration)", "invitation"} {
+		if len(r.Origins[origin]) == 0 {
+			t.Errorf("nobody came by %s: %v", origin, r.Origins)
+		}
+	}
+	if _, there := r.Destinations["starter"]; there {
+		t.Error("an external tenant has an access package")
+	}
 	if n := r.Destinations["billing"]["associated"]; n == 0 || n != r.Associated || n != r.Destinations["profile"]["associated"] {
 		t.Errorf("got destinations %v", r.Destinations)
 	}
@@ -142,6 +150,23 @@ func TestLocalRun(t *testing.T) {
 	// Who is not settled in one run, as on a machine that has much else to do, gets a patch from each that learns something.
 	if r.Patches < r.Associated || r.Patches > r.Associated*5/4 {
 		t.Errorf("got %d accepted patches for %d users, want one each, or a few more", r.Patches, r.Associated)
+	}
+}
+
+// TestLocalRunInAWorkforceTenant is the same with partners, and with access packages.
+func TestLocalRunInAWorkforceTenant(t *testing.T) {
+	t.Parallel()
+	r := play(t, "", "--tenant", "workforce", "--signups", "60", "--over", "3m", "--rate", "20")
+	if r.Signups != 60 || r.Detected != 60 || r.Lost != 0 || r.Repeated != 0 || r.Failed != 0 || r.Associated+r.Skipped != 60 {
+		t.Errorf("got %+v", r)
+	}
+	if n := r.Destinations["starter"]["associated"]; n == 0 || n != r.Associated {
+		t.Errorf("got destinations %v", r.Destinations)
+	}
+	for _, origin := range []string{"emailVerified", "invitation", "invitation (entitlement)", "admin"} {
+		if len(r.Origins[origin]) == 0 {
+			t.Errorf("nobody came by %s: %v", origin, r.Origins)
+		}
 	}
 }
 
@@ -252,6 +277,11 @@ func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 			u.Properties["extension_6ea3_marketingOptIn"] = false
 		},
 			localReport{Problems: make([]string, 1)}},
+		"a guest who has accepted": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
+			u.How, u.Properties["externalUserState"] = sim.Guest, "Accepted"
+		}, localReport{}},
+		"an imported customer has accounts": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.How = sim.Migration },
+			localReport{Problems: make([]string, len(places)+1+len(linkBacks))}},
 		"a guest has accounts": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) { u.How = sim.Guest },
 			localReport{Problems: make([]string, len(places)+1+len(linkBacks))}},
 		"the display name was not written": {func(u *sim.DirectoryUser, _ *signup.Row, _ map[string]holdings) {
@@ -272,7 +302,7 @@ func TestTheComparisonFindsWhatIsWrong(t *testing.T) {
 			u, r, h := user, row(), held()
 			u.Properties = maps.Clone(u.Properties)
 			c.spoil(&u, &r, h)
-			var got localReport
+			got := localReport{Tenant: sim.Workforce} // which has every destination
 			got.compare(u, r, h)
 			if got.Lost != c.want.Lost || got.Repeated != c.want.Repeated || len(got.Problems) != len(c.want.Problems) {
 				t.Errorf("got %d lost, %d repeated, problems %q", got.Lost, got.Repeated, got.Problems)
@@ -368,7 +398,7 @@ func TestTheDeliveredConfigurationIsGood(t *testing.T) {
 	if code != exitOK || !strings.Contains(stdout.String(), "billing") {
 		t.Errorf("got exit code %d\n%s%s", code, stdout.String(), stderr.String())
 	}
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +431,7 @@ func TestInvocationTime(t *testing.T) {
 // then. The quickest of ten counts, since the machine has other things to do.
 func TestStartAndIdleMemory(t *testing.T) {
 	binary := builtBinary(t)
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -497,7 +527,7 @@ func builtBinary(t *testing.T) string {
 // What several calls have said is one line, with the words of whoever joined them; and who stops a command is told so.
 func TestErrorsKeepTheirWords(t *testing.T) {
 	settings := map[string]string{"LEDGER": "memory", "SIGNUP_SYNC_CONFIG": "../signup-sync.yaml"}
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

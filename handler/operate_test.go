@@ -33,7 +33,7 @@ func openPlayed(t *testing.T, people int) *played {
 	p := &played{t: t, clock: signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: 100}, crowd: sim.Crowd(people, 1)}
 	dir := t.TempDir()
 	var err error
-	if p.simulation, err = openSimulation(t.Context(), dir, "127.0.0.1:0", 1, p.clock); err != nil {
+	if p.simulation, err = openSimulation(t.Context(), dir, "127.0.0.1:0", 1, p.clock, sim.External); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.server.Close)
@@ -124,7 +124,7 @@ func TestOperatingASimulatedTenant(t *testing.T) {
 	}
 	one, two := string(failed[0]), string(failed[1])
 
-	p.want(exitOK, []string{"explain", strings.ToUpper(one)}, one+" is failed: rejected.", "selfService, by creationType=", "first seen by ", "because: rejected",
+	p.want(exitOK, []string{"explain", strings.ToUpper(one)}, one+" is failed: rejected.", "selfService (userFlow), by creationType=", "first seen by ", "because: rejected",
 		"customers", "because: needs, it needs an account", "(billing)", "handler replay --user "+one+" --destination billing --yes", ", account ")
 	p.want(exitFailed, []string{"explain", stranger}, "is not in the ledger", "the user signed up before ", "audit has been read up to ", "directory has been read up to ", "handler census")
 	var x pipeline.Explanation
@@ -194,7 +194,7 @@ func (p *played) forget(one string, customers int) {
 }
 
 func TestOperatingIsRefused(t *testing.T) {
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,7 @@ func TestThePackageWorks(t *testing.T) {
 	}
 	unzip(t, out, root)
 	clock := signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: 100} // the logs of a day are read within their limit
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, clock)
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, clock, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ const (
 	simGroup     = "6d2c0f5e-0000-4000-8000-0000000c0b01"
 	simPackage   = "a914b616-0000-4000-8000-0000000c0b02"
 	simPolicy    = "2264bf65-0000-4000-8000-0000000c0b03"
+	simPartners  = "a914b616-0000-4000-8000-0000000c0b05" // the access package that partners ask for
+	simAsked     = "2264bf65-0000-4000-8000-0000000c0b06" // … by this policy
 )
 
 // simRoles are the application permissions that signup-sync.yaml needs, and so the app has in `handler sim`.
@@ -44,19 +46,24 @@ type simulation struct {
 	dir    string
 }
 
-// openSimulation serves the simulated systems, and makes the folder with an empty customers database.
-func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock) (*simulation, error) {
+// openSimulation serves the simulated systems, with a tenant of that kind, and makes the folder with an empty customers
+// database.
+func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock, kind sim.TenantType) (*simulation, error) {
+	tenant := sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed, Type: kind, Groups: []sim.Group{{ID: simGroup}},
+		Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn", "requiresMigration"}}
+	roles := append([]string{"GroupMember.ReadWrite.All"}, simRoles...)
+	if kind == sim.Workforce {
+		tenant.EntitlementManagement = true
+		tenant.AccessPackages = []sim.AccessPackage{{ID: simPackage, Policies: []string{simPolicy}}, {ID: simPartners, Policies: []string{simAsked}}}
+		roles = append(roles, "EntitlementManagement.ReadWrite.All")
+	} else {
+		tenant.UserFlows = []sim.UserFlow{simFlow}
+	}
 	s := &simulation{dir: dir, World: &sim.World{
-		Tenant: sim.NewTenant(sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed, Type: sim.External,
-			Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn"},
-			UserFlows:  []sim.UserFlow{simFlow},
-			// People sign up here as in an external tenant, and there are access packages as in a workforce tenant: no real
-			// one is both.
-			Groups: []sim.Group{{ID: simGroup}}, EntitlementManagement: true,
-			AccessPackages: []sim.AccessPackage{{ID: simPackage, Policies: []string{simPolicy}}}}),
+		Tenant: sim.NewTenant(tenant),
 		// Clients keep tokens by the machine's clock, so the tokens live by it too.
-		Entra: sim.NewEntra(sim.EntraOptions{Clock: clock, Tenant: simTenant, Seed: seed, TokenLife: tokenLife(clock), Apps: []sim.App{{ID: simClient, Secret: simSecret,
-			Roles: append([]string{"GroupMember.ReadWrite.All", "EntitlementManagement.ReadWrite.All"}, simRoles...)}}}),
+		Entra: sim.NewEntra(sim.EntraOptions{Clock: clock, Tenant: simTenant, Seed: seed, TokenLife: tokenLife(clock),
+			Apps: []sim.App{{ID: simClient, Secret: simSecret, Roles: roles}}}),
 		Stripe:     sim.NewStripe(sim.StripeOptions{Clock: clock, APIKey: simSecret}),
 		Mailchimp:  sim.NewMailchimp(sim.MailchimpOptions{Clock: clock, APIKey: simMailchimp, Audience: simAudience}),
 		Salesforce: sim.NewSalesforce(sim.SalesforceOptions{Clock: clock, ClientID: simSecret, ClientSecret: simSecret, Objects: sim.SalesforceObjects()}),
@@ -155,7 +162,7 @@ func (c simCommand) Run(ctx context.Context, s system) error {
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()
 	}
-	world, err := openSimulation(ctx, c.Dir, c.Listen, c.Seed, signup.ScaledClock{})
+	world, err := openSimulation(ctx, c.Dir, c.Listen, c.Seed, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		return err
 	}

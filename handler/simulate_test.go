@@ -40,7 +40,7 @@ func TestTheSimulatedAppHasTheLeastPermissions(t *testing.T) {
 }
 
 func TestTheSimulatedTenantIsAnExternalOne(t *testing.T) {
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

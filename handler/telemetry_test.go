@@ -38,12 +38,18 @@ type telemetryWorld struct {
 
 const telemetryRate = 1000
 
+// everyKind is a configuration with all kinds of destinations, which no one tenant has.
+func everyKind() string {
+	packages, _, _ := strings.Cut(workforcePart, "\nsync:")
+	return string(localConfig) + packages
+}
+
 func openTelemetryWorld(t *testing.T, more map[string]string) *telemetryWorld {
 	t.Helper()
 	w := &telemetryWorld{t: t, collector: &collectortest.Collector{}, traced: map[string][]string{}}
 	clock := signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: telemetryRate}
 	var err error
-	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, clock); err != nil {
+	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, clock, sim.Workforce); err != nil {
 		t.Fatal(err)
 	}
 	w.server.Close()
@@ -62,7 +68,7 @@ func openTelemetryWorld(t *testing.T, more map[string]string) *telemetryWorld {
 	if err := os.WriteFile(w.path("ca.pem"), w.server.CA, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(w.path("signup-sync.yaml"), localConfig, 0o600); err != nil {
+	if err := os.WriteFile(w.path("signup-sync.yaml"), []byte(everyKind()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	settings := w.settings()

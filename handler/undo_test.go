@@ -25,7 +25,7 @@ func TestUndoAgainstASimulatedTenant(t *testing.T) {
 	const people = 20
 	clock := signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: 100}
 	dir := t.TempDir()
-	world, err := openSimulation(t.Context(), dir, "127.0.0.1:0", 1, clock)
+	world, err := openSimulation(t.Context(), dir, "127.0.0.1:0", 1, clock, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func settle(t *testing.T, getenv func(string) string, clock signup.ScaledClock, 
 
 // An undo that could not begin, or that failed, says nothing that is not so.
 func TestUndoThatFailsClaimsNothing(t *testing.T) {
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestUndoThatFailsClaimsNothing(t *testing.T) {
 }
 
 func TestUndoIsRefused(t *testing.T) {
-	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{})
+	world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, sim.External)
 	if err != nil {
 		t.Fatal(err)
 	}

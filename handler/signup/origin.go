@@ -178,3 +178,11 @@ func (u User) IdentityProvider() string {
 	}
 	return cmp.Or(name, issuer)
 }
+
+// OriginText is the row's origin, with the way where that says more.
+func (r Row) OriginText() string {
+	if r.Way == "" || string(r.Way) == string(r.Origin) {
+		return string(r.Origin)
+	}
+	return string(r.Origin) + " (" + string(r.Way) + ")"
+}

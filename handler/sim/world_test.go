@@ -148,7 +148,16 @@ func TestCrowd(t *testing.T) {
 			consent++
 		}
 	}
-	for kind, want := range map[string]float64{"email": 60, "nameless": 15, "social": 12, "admin": 6, "guest": 7} {
+	partners := map[sim.How]float64{}
+	for _, p := range sim.Partners(2000, 1) {
+		partners[p.How] += 100.0 / 2000
+	}
+	for how, want := range map[sim.How]float64{sim.EmailVerified: 40, sim.Guest: 30, sim.Requested: 20, sim.Admin: 10} {
+		if got := partners[how]; got < want-3 || got > want+3 {
+			t.Errorf("%.1f %% of a workforce tenant's are %s, want about %v", got, how, want)
+		}
+	}
+	for kind, want := range map[string]float64{"email": 60, "nameless": 15, "social": 12, "admin": 4, "migration": 2, "guest": 7} {
 		if got := share[kind]; got < want-3 || got > want+3 {
 			t.Errorf("%.1f %% are %s, want about %v", got, kind, want)
 		}

@@ -75,6 +75,7 @@ var deliberate = []mutant{
 	{"who waits for nobody: a prerequisite is not awaited", "pipeline/associate.go", "	case len(pending) > 0:\n", "	case len(pending) > 99:\n"},
 	{"everybody is associated, whatever the origin", "pipeline/origin.go", "case !slices.Contains(r.Settings.Origins, row.Origin):", "case false:"},
 	{"guests are associated before they accept", "pipeline/origin.go", "row.Origin == signup.Invitation && r.waits(u)", "false"},
+	{"guests who are to be associated when invited wait", "pipeline/origin.go", "u.NotRedeemed() && !r.Settings.Invited", "u.NotRedeemed()"},
 	{"the rule of a destination is ignored", "pipeline/associate.go", "	if !want {\n", "	if !want && d.Name == \"\" {\n"},
 	{"the profile is done before the ids are there", "pipeline/profile.go", "if pending, _ := j.waits(needs); len(pending) > 0 {", "if pending, _ := j.waits(needs); len(pending) > 99 {"},
 	{"all destinations share a breaker", "pipeline/gate.go", "			r.gates[d.Name] = newGate(d.Name,", "			r.gates[d.Name] = r.gates[signup.Profile]\n			_ = newGate(d.Name,"},

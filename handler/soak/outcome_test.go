@@ -113,7 +113,7 @@ const (
 
 func (w *world) due(p *person) duty {
 	switch {
-	case p.How == sim.Admin, p.How == sim.Guest && p.redeems == 0:
+	case p.How == sim.Admin, p.How == sim.Guest && p.redeems == 0 && !w.plan.invited:
 		return never
 	case p.deleted > 0 && p.restored == 0:
 		return maybe

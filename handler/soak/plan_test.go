@@ -27,6 +27,7 @@ type plan struct {
 	noList    bool          // … and users by several ids
 	pageSize  int           // of the audit log; 0 = 1000
 	signUps   bool          // the log of user flows is a detector too
+	invited   bool          // guests are associated when they are invited
 	loses     time.Duration // when the ledger is lost, since the beginning; 0 = never
 	skews     [2]time.Duration
 	troubles  []trouble

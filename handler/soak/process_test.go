@@ -64,7 +64,7 @@ func (w *world) newProcess(name string, skew func(time.Time) time.Duration) *pro
 	p.engine = &pipeline.Engine{
 		Tenant: tenantID, Mapping: w.mapping,
 		Settings: pipeline.Settings{Overlap: overlap, FirstLookBack: 24 * time.Hour,
-			Origins: []signup.Origin{signup.SelfService, signup.EmailVerified, signup.Invitation}},
+			Origins: []signup.Origin{signup.SelfService, signup.EmailVerified, signup.Invitation}, Invited: w.plan.invited},
 		Destinations: p.destinations(tenant, hc, log),
 		Detectors:    []signup.Detector{tenant.Audit(), tenant.Directory()}, Backstop: tenant.Backstop(), Directory: tenant,
 		Ledger: &ledgerAt{p}, Clock: p, Rand: rand.New(source), Log: log,

@@ -74,6 +74,7 @@ func newSeed(seed uint64) *world {
 		from := people[more.IntN(len(people))].at
 		pl.troubles = append(pl.troubles, trouble{"billing", "lost-refused", from, from + 25*time.Hour + time.Duration(more.Int64N(int64(20*time.Hour)))})
 	}
+	pl.invited = more.IntN(4) == 0
 	return newWorld(seed, pl, people)
 }
 

@@ -117,7 +117,7 @@ func (w *world) populate() {
 	for _, p := range w.order {
 		events = append(events, event{p.at, func() { w.signUp(p) }})
 		if p.redeems > 0 {
-			events = append(events, event{p.redeems, func() { w.sim.Tenant.Redeem(p.id); p.since = time.Now() }})
+			events = append(events, event{p.redeems, func() { w.redeem(p) }})
 		}
 		if p.deleted > 0 {
 			events = append(events, event{p.deleted, func() { w.sim.Tenant.Delete(p.id) }})
@@ -134,6 +134,14 @@ func (w *world) populate() {
 		time.Sleep(time.Until(w.sched.begun.Add(e.at)))
 		w.sched.park(nil, fmt.Sprintf("event %d", i), nil)
 		e.do()
+	}
+}
+
+// redeem lets a guest accept, which makes the sign-up where it does not come of the invitation.
+func (w *world) redeem(p *person) {
+	w.sim.Tenant.Redeem(p.id)
+	if !w.plan.invited {
+		p.since = time.Now()
 	}
 }
 

@@ -80,7 +80,7 @@ func explainUser(x pipeline.Explanation) []Line {
 	if r.Origin == "" {
 		line("origin", "not known yet: the profile has not been read")
 	} else {
-		line("origin", "%s, by %s", originText(r), r.Evidence)
+		line("origin", "%s, by %s", r.OriginText(), r.Evidence)
 	}
 	if !r.Missing.IsZero() {
 		line("missing", "since %s the directory answers that there is no such user; after 30 minutes that is believed", when(r.Missing))
@@ -210,11 +210,3 @@ func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
 // span is a duration to the second.
 func span(d time.Duration) string { return max(d, 0).Round(time.Second).String() }
-
-// originText is a row's origin, with the way where that says more.
-func originText(r signup.Row) string {
-	if r.Way == "" || string(r.Way) == string(r.Origin) {
-		return string(r.Origin)
-	}
-	return fmt.Sprintf("%s (%s)", r.Origin, r.Way)
-}
