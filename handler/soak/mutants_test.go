@@ -80,7 +80,7 @@ var deliberate = []mutant{
 	{"the profile is done before the ids are there", "pipeline/profile.go", "if pending, _ := j.waits(needs); len(pending) > 0 {", "if pending, _ := j.waits(needs); len(pending) > 99 {"},
 	{"all destinations share a breaker", "pipeline/gate.go", "			r.gates[d.Name] = newGate(d.Name,", "			r.gates[d.Name] = r.gates[signup.Profile]\n			_ = newGate(d.Name,"},
 	{"the ledger waits for the slowest destination", "pipeline/batch.go", "for r.Clock.Sleep(waiting, hurry) == nil {", "for false && r.Clock.Sleep(waiting, hurry) == nil {"},
-	{"the evidence holds the user's name", "signup/origin.go", `evidence += " upn=id"`, `evidence += " upn=" + u.UserPrincipalName`},
+	{"the evidence holds the user's name", "signup/origin.go", `text += " upn=id"`, `text += " upn=" + u.UserPrincipalName`},
 	{"an error's detail is what the service said", "connector/stripe.go", `e.Detail = "stripe: " + w`, `e.Detail = "stripe: " + w + string(a.body)`},
 	{"a census counts whom it has not taken in", "pipeline/mend.go", "inserted, err = c.Ledger.Insert(ctx, rows)", "inserted, err = rows, error(nil)"},
 	{"a census leaves guests who have accepted alone", "entra/backstop.go", "redeemed: true", "redeemed: false"},
