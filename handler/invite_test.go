@@ -238,7 +238,7 @@ func TestInvitationsGoOnAfterTheCommandWasKilled(t *testing.T) {
 		for at := range 3 {
 			for _, torn := range []bool{false, true} {
 				t.Run(fmt.Sprintf("at %d, after the effect %v, torn %v", at, after, torn), func(t *testing.T) {
-					p := openPost(t, sim.TenantOptions{}, three...)
+					p := openPost(t, sim.TenantOptions{InstantReplicas: torn}, three...)
 					ctx, kill := context.WithCancel(t.Context())
 					defer kill()
 					p.Tenant.Faults.Add(sim.Fault{Path: "/invitations", Skip: at, After: after, Then: kill})

@@ -15,12 +15,6 @@ import (
 	"signup-sync/handler/sim"
 )
 
-const simAdmin = "728309ae-1a37-4937-9afe-e35d964db09b"
-
-// simAdministrator may do all that the commands with a login ask for.
-var simAdministrator = sim.Login{Object: simAdmin, Roles: []string{sim.GlobalAdministrator}, Consent: []string{"Policy.Read.All", "EventListener.Read.All",
-	"Policy.ReadWrite.Authorization", "EventListener.ReadWrite.All", "User.Invite.All"}}
-
 // office is a played world with an administrator, in a tenant of one's choice.
 type office struct {
 	*played

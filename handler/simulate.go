@@ -24,6 +24,7 @@ const (
 	simWelcome = "whsec_c2ltdWxhdGVkLXNpbXVsYXRlZC1zaW11bGF0ZWQ="
 
 	simMailchimp = "0123456789abcdef0123456789abcdef-us1"
+	simAdmin     = "728309ae-1a37-4937-9afe-e35d964db09b" // who logs in to policy and invite
 	simAudience  = "1a2b3c4d5e"
 	simQueue     = "signups" // in the storage account and in the Service Bus namespace
 	simGroup     = "6d2c0f5e-0000-4000-8000-0000000c0b01"
@@ -35,6 +36,10 @@ const (
 
 // simRoles are the application permissions that signup-sync.yaml needs, and so the app has in `handler sim`.
 var simRoles = []string{"AuditLog.Read.All", "User.ReadWrite.All", "Application.Read.All"}
+
+// simAdministrator may do all that the commands with a login ask for.
+var simAdministrator = sim.Login{Object: simAdmin, Roles: []string{sim.GlobalAdministrator}, Consent: []string{"Policy.Read.All", "EventListener.Read.All",
+	"Policy.ReadWrite.Authorization", "EventListener.ReadWrite.All", "User.Invite.All"}}
 
 // simFlow is the user flow by which people sign up.
 var simFlow = sim.UserFlow{Name: "Sign up", Attributes: []sim.FlowAttribute{{Name: "givenName"}, {Name: "surname"}, {Name: "marketingOptIn", Type: "boolean"}}}
@@ -73,6 +78,7 @@ func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock si
 		EventGrid:  sim.NewEventGrid(sim.EventGridOptions{Clock: clock}),
 		Identity:   sim.NewIdentity(sim.IdentityOptions{Clock: clock, Tenant: simTenant, Header: simSecret, TokenLife: tokenLife(clock)}),
 	}}
+	s.Entra.SetLogin(simAdministrator)
 	var err error
 	if s.server, err = sim.Serve(ctx, addr, s.World); err != nil {
 		return nil, err // before anything of one that is running is touched
