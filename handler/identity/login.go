@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
@@ -45,8 +46,10 @@ type Login struct {
 
 var _ azcore.TokenCredential = (*Login)(nil)
 
-// LogIn lets an administrator log in, by a device code that is entered in any browser, and waits for that as long as the
-// code lives, 15 minutes, or ctx. The credential knows those scopes alone, whatever it is asked for. Nothing is kept on disk.
+// loginTime is how long a person has, as with a device code.
+const loginTime = 15 * time.Minute
+
+// LogIn lets an administrator log in, by a device code that is entered in any browser, or by a browser on this machine. The credential knows those scopes alone, whatever it is asked for. Nothing is kept on disk.
 // Errors are *signup.Error with the code no-login, or those of a token endpoint.
 func LogIn(ctx context.Context, o LoginOptions) (*Login, error) {
 	if o.ClientID == "" {
@@ -67,7 +70,9 @@ func LogIn(ctx context.Context, o LoginOptions) (*Login, error) {
 	if err != nil {
 		return nil, errors.New("the login cannot be made: check the tenant and the client id")
 	}
-	if _, err := inner.Authenticate(ctx, &wanted); err != nil {
+	patient, cancel := context.WithTimeout(ctx, loginTime)
+	defer cancel()
+	if _, err := inner.Authenticate(patient, &wanted); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

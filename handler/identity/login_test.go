@@ -5,6 +5,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	stdhtml "html"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -161,4 +168,71 @@ func TestALoginOutlivesAnOutage(t *testing.T) {
 			w.token(login)
 		}
 	})
+}
+
+// browser stands in for the person's own: it is started with the address, follows it, and submits the form that comes.
+func (w world) browser() {
+	dir := w.t.TempDir()
+	page := filepath.Join(dir, "page")
+	if err := os.WriteFile(filepath.Join(dir, "xdg-open"), []byte("#!/bin/sh\nprintf %s \"$1\" > "+page+".part && mv "+page+".part "+page+"\n"), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	input := regexp.MustCompile(`name="(\w+)" value="([^"]*)"`)
+	go func() {
+		var address []byte
+		for len(address) == 0 && w.t.Context().Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+			address, _ = os.ReadFile(page)
+		}
+		req, err := http.NewRequestWithContext(w.t.Context(), "GET", string(address), nil)
+		if err != nil {
+			return // the test has ended
+		}
+		resp, err := w.client.Do(req)
+		if err != nil {
+			return
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		form := url.Values{}
+		for _, m := range input.FindAllStringSubmatch(string(body), -1) {
+			form.Set(m[1], stdhtml.UnescapeString(m[2]))
+		}
+		action := regexp.MustCompile(`action="([^"]*)"`).FindStringSubmatch(string(body))
+		if action == nil {
+			return
+		}
+		back, err := http.PostForm(stdhtml.UnescapeString(action[1]), form)
+		if err == nil {
+			_ = back.Body.Close()
+		}
+	}()
+}
+
+func TestAnAdministratorLogsInWithABrowser(t *testing.T) {
+	for _, accepts := range []bool{true, false} {
+		w := newWorld(t)
+		person := administrator
+		if !accepts {
+			person.Consent = nil
+		}
+		w.entra.SetLogin(person)
+		w.browser()
+		o := w.login(nil)
+		o.Browser = true
+		login, err := identity.LogIn(t.Context(), o)
+		if e, _ := errors.AsType[*signup.Error](err); !accepts {
+			if e == nil || e.Code != "no-login" || e.Class != signup.Systemic {
+				t.Errorf("declined: got %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := claimsOf(t, w.token(login).Token); c.Scopes != "User.Invite.All Policy.Read.All" || c.Tenant != tenantID {
+			t.Errorf("got %+v", c)
+		}
+	}
 }

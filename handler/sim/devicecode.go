@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+	"html"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,7 +24,8 @@ const (
 	UserAdministrator           = "fe930be7-5e62-47db-91af-98c3a49a38b1"
 )
 
-// Login is the person who enters the device codes of this tenant in a browser (docs: OAuth 2.0 device authorization grant).
+// Login is the person who logs in with a browser: enters the device codes of this tenant (docs: OAuth 2.0 device
+// authorization grant), or is sent to the authorization endpoint (docs: OAuth 2.0 authorization code flow).
 type Login struct {
 	Object  string   // the person's object id; "" = nobody comes, and codes expire
 	Tenant  string   // that the token is for, which should not happen; "" = this one
@@ -33,11 +37,12 @@ type Login struct {
 	Gone    bool     // refresh tokens are refused: the login has ended
 }
 
-// deviceCode is one that was given out.
+// deviceCode is one that was given out, or an authorization code.
 type deviceCode struct {
 	client, scope string
 	expires       time.Time
 	polls         int
+	challenge     string // of an authorization code: the hash that its verifier has (RFC 7636)
 }
 
 // codeLife is how long a code can be used (docs: 15 minutes).
@@ -75,6 +80,48 @@ func (e *Entra) deviceCode(w http.ResponseWriter, tenant, body string, now time.
 	const page = "https://microsoft.com/devicelogin"
 	writeJSONBody(w, http.StatusOK, map[string]any{"user_code": user, "device_code": code, "verification_uri": page, "expires_in": int(codeLife / time.Second), "interval": 5,
 		"message": "To sign in, use a web browser to open the page " + page + " and enter the code " + user + " to authenticate."})
+}
+
+// authorize logs the person in at once, and sends the browser back with a code, by a form that submits itself
+// (response_mode form_post).
+func (e *Entra) authorize(w http.ResponseWriter, query url.Values, tenant string, now time.Time) {
+	back, err := url.Parse(query.Get("redirect_uri"))
+	names, bad := delegated(query.Get("scope"))
+	switch {
+	case !e.knows(tenant):
+		bad = unknownTenant(tenant)
+	case err != nil || back.Hostname() != "localhost" || query.Get("response_mode") != "form_post" || query.Get("code_challenge_method") != "S256":
+		bad = &aadsts{400, "invalid_request", 50011, "The redirect URI specified in the request does not match the redirect URIs configured for the application."}
+	case bad == nil:
+		bad = e.publicClient(query.Get("client_id"), tenant)
+	}
+	if bad != nil {
+		e.refuse(w, now, bad)
+		return
+	}
+	e.mu.Lock()
+	code := guid(e.ids)
+	e.codes[code] = &deviceCode{client: query.Get("client_id"), scope: query.Get("scope"), expires: now.Add(codeLife), challenge: query.Get("code_challenge")}
+	answer := "code"
+	if e.login.Object == "" || slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(e.login.Consent, name) }) {
+		answer, code = "error", "access_denied"
+	}
+	e.mu.Unlock()
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	fmt.Fprintf(w, `<html><body onload="document.forms[0].submit()"><form method="POST" action="%s"><input type="hidden" name="%s" value="%s"/><input type="hidden" name="state" value="%s"/></form></body></html>`,
+		html.EscapeString(back.String()), answer, code, html.EscapeString(query.Get("state")))
+}
+
+// redeem takes an authorization code.
+func (e *Entra) redeem(form url.Values) (string, string, *aadsts) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	d, sum := e.codes[form.Get("code")], sha256.Sum256([]byte(form.Get("code_verifier")))
+	if d == nil || d.challenge != base64.RawURLEncoding.EncodeToString(sum[:]) || d.client != form.Get("client_id") {
+		return "", "", &aadsts{400, "invalid_grant", 501481, "The Code_Verifier does not match the code_challenge supplied in the authorization request."}
+	}
+	delete(e.codes, form.Get("code"))
+	return d.client, d.scope, nil
 }
 
 // publicClient refuses a client that may not log people in without a secret.
@@ -115,7 +162,8 @@ func delegated(scope string) ([]string, *aadsts) {
 // deviceGrants are the names of the grant: that of RFC 8628, and the one that Microsoft's library for Go sends.
 var deviceGrants = []string{"urn:ietf:params:oauth:grant-type:device_code", "device_code"}
 
-// personToken answers the grants by which a person's client gets a token: a device code, and a refresh token.
+// personToken answers the grants by which a person's client gets a token: a device code, an authorization code, and a
+// refresh token.
 func (e *Entra) personToken(w http.ResponseWriter, form url.Values, tenant string, now time.Time) {
 	var bad *aadsts
 	var client, scope string
@@ -124,6 +172,8 @@ func (e *Entra) personToken(w http.ResponseWriter, form url.Values, tenant strin
 		bad = unknownTenant(tenant)
 	case slices.Contains(deviceGrants, form.Get("grant_type")):
 		client, scope, bad = e.poll(form.Get("device_code"), form.Get("client_id"), now)
+	case form.Get("grant_type") == "authorization_code":
+		client, scope, bad = e.redeem(form)
 	default:
 		client, scope, bad = e.refresh(form)
 	}
@@ -156,7 +206,7 @@ func (e *Entra) poll(code, client string, now time.Time) (string, string, *aadst
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	d := e.codes[code]
-	if d == nil || d.client != client {
+	if d == nil || d.client != client || d.challenge != "" {
 		return "", "", &aadsts{400, "bad_verification_code", 70018, "Invalid verification code due to User typing in wrong user code for device code flow."}
 	}
 	d.polls++

@@ -41,7 +41,7 @@ type App struct {
 }
 
 // Entra is the tenant's token endpoint: for app-only access, client credentials with a secret or a signed assertion; for a
-// person's, device codes and refresh tokens.
+// person's, device codes, authorization codes and refresh tokens.
 type Entra struct {
 	Faults Faults
 	journal
@@ -96,7 +96,7 @@ func (e *Entra) Throttle(calls int, wait time.Duration) {
 // resources are what tokens can be had for; only Graph's have roles.
 var resources = []string{"https://graph.microsoft.com", "https://vault.azure.net", "https://storage.azure.com"}
 
-// ServeHTTP answers /{tenant}/oauth2/v2.0/token, …/devicecode and /{tenant}/v2.0/.well-known/openid-configuration.
+// ServeHTTP answers /{tenant}/oauth2/v2.0/token, …/devicecode, …/authorize and /{tenant}/v2.0/.well-known/openid-configuration.
 func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := readBody(r)
 	now := e.o.Clock.Now().UTC()
@@ -108,6 +108,8 @@ func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			e.token(w, r, tenant, string(body), now)
 		case rest == "oauth2/v2.0/devicecode" && r.Method == http.MethodPost:
 			e.deviceCode(w, tenant, string(body), now)
+		case rest == "oauth2/v2.0/authorize" && r.Method == http.MethodGet:
+			e.authorize(w, r.URL.Query(), tenant, now)
 		case rest == "v2.0/.well-known/openid-configuration" && r.Method == http.MethodGet:
 			e.configuration(w, r, tenant, now)
 		default:
@@ -169,7 +171,7 @@ func (e *Entra) token(w http.ResponseWriter, r *http.Request, tenant, body strin
 		e.refuse(w, now, &aadsts{400, "invalid_request", 900144, "The request body must be form-encoded."})
 		return
 	}
-	if grant := form.Get("grant_type"); slices.Contains(deviceGrants, grant) || grant == "refresh_token" {
+	if grant := form.Get("grant_type"); slices.Contains(deviceGrants, grant) || grant == "authorization_code" || grant == "refresh_token" {
 		e.personToken(w, form, tenant, now)
 		return
 	}
