@@ -204,6 +204,7 @@ func TestAnInvitationWhoseAnswerIsLost(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			p := openPost(t, sim.TenantOptions{}, three...)
 			test.fault.Path = "/invitations"
 			p.Tenant.Faults.Add(test.fault)
@@ -238,6 +239,7 @@ func TestInvitationsGoOnAfterTheCommandWasKilled(t *testing.T) {
 		for at := range 3 {
 			for _, torn := range []bool{false, true} {
 				t.Run(fmt.Sprintf("at %d, after the effect %v, torn %v", at, after, torn), func(t *testing.T) {
+					t.Parallel()
 					p := openPost(t, sim.TenantOptions{InstantReplicas: torn}, three...)
 					ctx, kill := context.WithCancel(t.Context())
 					defer kill()
@@ -393,5 +395,25 @@ func TestAnInvitedGuestIsBroughtToTheDestinations(t *testing.T) {
 	}
 	if one, ok := rows[0].Association("billing"); !ok || one.State != signup.Associated {
 		t.Errorf("got %+v", rows[0].Associations)
+	}
+	for _, suffix := range []string{"", "-wal"} {
+		ledger, err := os.ReadFile(strings.TrimPrefix(p.settings["LEDGER"], "file:") + suffix)
+		if err != nil && suffix == "" || bytes.Contains(ledger, []byte("fabrikam")) || bytes.Contains(ledger, []byte("ann")) {
+			t.Errorf("the ledger%s names somebody, or cannot be read: %v", suffix, err)
+		}
+	}
+}
+
+// What a file costs: two look-ups for each address and one for fifteen, and one call for each invitation.
+func TestWhatInvitationsCost(t *testing.T) {
+	var lines []string
+	for i := range 150 {
+		lines = append(lines, fmt.Sprintf("guest%d@fabrikam.com", i))
+	}
+	p := openPost(t, sim.TenantOptions{}, lines...)
+	p.demand(0, p.args("--yes"), "invited 150.")
+	want := map[string]int{"GET /v1.0/organization": 2, "GET /v1.0/users": 150/15 + 2*150, "POST /v1.0/invitations": 150}
+	if diff := cmp.Diff(p.Tenant.Counts(), want); diff != "" {
+		t.Errorf("calls (-got +want):\n%s", diff)
 	}
 }
