@@ -87,13 +87,14 @@ func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
 	if o, err := p.organized(ctx); err == nil {
 		kind = o.Kind
 	}
-	for _, why := range contradictions(p.app.config.Signups.Origins, policy, kind) {
-		if policy.SelfService() == "anyone" {
-			return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\nbin/handler policy set --email-verified=off --yes", "%s", why)}
-		}
+	switch why := contradiction(p.app.config.Signups.Origins, policy, kind); {
+	case why == "":
+		return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", selfServiceWords[policy.SelfService()], policy.InvitesFrom)}
+	case policy.SelfService() == "anyone":
+		return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\nbin/handler policy set --email-verified=off --yes", "%s", why)}
+	default:
 		return []finding{warn(name, "In signup-sync.yaml: take emailVerified out of signups.origins, or open it:\nbin/handler policy set --email-subscriptions=on --email-verified=on --yes", "%s", why)}
 	}
-	return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", selfServiceWords[policy.SelfService()], policy.InvitesFrom)}
 }
 
 // examineUserFlows reads which user flows let people sign up, and what they ask them.
@@ -118,7 +119,7 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 		}
 	}
 	all := []finding{good(name, "people can sign up in %d of %d", len(open), len(flows))}
-	for _, why := range flowContradictions(p.app.config.Signups.Origins, flows) {
+	if why := flowContradiction(p.app.config.Signups.Origins, flows); why != "" {
 		fix := steps + " > New user flow"
 		if len(flows) > 0 && len(open) == 0 {
 			fix += "\nor open one that there is:\nbin/handler policy set --sign-up=on --flow='" + flows[0].ID + "' --yes"

@@ -45,7 +45,7 @@ func (s *sender) send(ctx context.Context, one invitee, lost time.Time) (inviteO
 			} // otherwise it is sent once more: without a mail that disturbs nobody, and brings the link
 		}
 		if tries++; tries > inviteTries {
-			return inviteOutcome{}, errors.New("Graph does not answer invitations: run the command again later, it looks first whom it has invited")
+			return inviteOutcome{}, errors.New("invitations get no answer: run the command again later, it looks first whom it has invited")
 		}
 		if _, err := s.note(one, inviteSending, "", "", ""); err != nil {
 			return inviteOutcome{}, err

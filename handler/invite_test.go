@@ -227,7 +227,7 @@ func TestAnInvitationWhoseAnswerIsLost(t *testing.T) {
 func TestInvitationsThatGetNoAnswer(t *testing.T) {
 	p := openPost(t, sim.TenantOptions{}, three...)
 	p.Tenant.Faults.Add(sim.Fault{Path: "/invitations", Times: -1})
-	p.demand(1, p.args("--yes"), "Graph does not answer invitations", "run it again to finish")
+	p.demand(1, p.args("--yes"), "invitations get no answer", "run it again to finish")
 	p.Tenant.Faults.Clear()
 	p.demand(0, p.args("--yes"), "invited 3.")
 	p.everyone(1, threeAddresses...)

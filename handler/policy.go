@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"signup-sync/handler/entra"
 )
@@ -55,17 +56,18 @@ func (c policyShowCommand) Run(ctx context.Context, s system) error {
 	switch {
 	case err == nil:
 		p.Flows = flows
-	case ctx.Err() != nil:
-		return ctx.Err()
+	case ctx.Err() != nil || passing(err):
+		return err
 	default: // not every tenant and cloud has them, and the rest is worth showing
 		p.NoFlows = oneLine(err)
 	}
 	origins := a.config.Signups.Origins
 	p.Meaning = meaningOf(p.Policy)
-	p.Contradictions = contradictions(origins, p.Policy, kindSeen(ctx, a))
+	p.Contradictions = []string{contradiction(origins, p.Policy, kindSeen(ctx, a))}
 	if p.NoFlows == "" {
-		p.Contradictions = append(p.Contradictions, flowContradictions(origins, p.Flows)...)
+		p.Contradictions = append(p.Contradictions, flowContradiction(origins, p.Flows))
 	}
+	p.Contradictions = slices.DeleteFunc(p.Contradictions, func(text string) bool { return text == "" })
 	if c.JSON {
 		return json.NewEncoder(s.stdout).Encode(p)
 	}

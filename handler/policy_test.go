@@ -103,6 +103,10 @@ func TestPolicyIsShownInWords(t *testing.T) {
 	}
 	f := openOffice(t, sim.TenantOptions{UserFlows: []sim.UserFlow{{Name: "Customers"}, {Name: "Staff", Closed: true}}})
 	f.demand(0, []string{"policy"}, "Customers ", "Anyone can sign up by 1 of 2")
+	f.Tenant.Faults.Add(sim.Fault{Path: "/authenticationEventsFlows", Times: 3, Status: 503})
+	f.demand(1, []string{"policy"}, "read the user flows")
+	f.Tenant.Faults.Add(sim.Fault{Path: "/authenticationEventsFlows", Status: 404})
+	f.demand(0, []string{"policy"}, "Not shown: read the user flows", "not in every cloud")
 	out, _ := f.demand(0, []string{"policy", "--json"})
 	var p shownPolicy
 	if err := json.Unmarshal([]byte(out), &p); err != nil || p.Tenant != simTenant || len(p.Flows) != 2 || !p.Policy.EmailVerifiedJoin || len(p.Meaning) == 0 {
@@ -241,12 +245,12 @@ func TestContradictions(t *testing.T) {
 		{all[:1], closed, "", ""},
 	}
 	for _, test := range tests {
-		if got := strings.Join(contradictions(test.origins, test.policy, test.kind), "; "); got != test.want {
+		if got := contradiction(test.origins, test.policy, test.kind); got != test.want {
 			t.Errorf("%v %+v %s: got %q, want %q", test.origins, test.policy, test.kind, got, test.want)
 		}
 	}
 	flows := []entra.UserFlow{{Name: "a"}, {Name: "b", SignUpAllowed: true}}
-	got := []string{strings.Join(flowContradictions(all, flows), ""), strings.Join(flowContradictions(all, flows[:1]), ""), strings.Join(flowContradictions(all[1:], flows), ""), strings.Join(flowContradictions(all[1:], nil), "")}
+	got := []string{flowContradiction(all, flows), flowContradiction(all, flows[:1]), flowContradiction(all[1:], flows), flowContradiction(all[1:], nil)}
 	if diff := cmp.Diff(got, []string{"", "no user flow of 1 lets people sign up, and signups.origins has selfService", "people can sign up by a user flow, and signups.origins leaves them out", ""}); diff != "" {
 		t.Error(diff)
 	}

@@ -69,30 +69,30 @@ func flowMeaning(flows []entra.UserFlow) string {
 // selfServiceWords are who can sign up alone with a work or school address.
 var selfServiceWords = map[string]string{"anyone": "anyone with a mailbox in a verified domain", "existing": "nobody without an account", "nobody": "nobody"}
 
-// contradictions are where the switches do not fit the origins that are brought to destinations. In an external tenant,
-// or one of a kind that is not known, people who cannot come by e-mail are no contradiction while customers can.
-func contradictions(origins []signup.Origin, p entra.SignUpPolicy, kind entra.TenantKind) []string {
+// contradiction is where the switches do not fit the origins that are brought to destinations; "" if they do. In an external
+// tenant, or one of a kind that is not known, people who cannot come by e-mail are no contradiction while customers can.
+func contradiction(origins []signup.Origin, p entra.SignUpPolicy, kind entra.TenantKind) string {
 	verified, customers := slices.Contains(origins, signup.EmailVerified), slices.Contains(origins, signup.SelfService)
 	who := p.SelfService()
 	switch {
 	case verified && who != "anyone" && kind == entra.WorkforceTenant:
-		return []string{selfServiceWords[who] + " can sign up with a work or school address, and signups.origins has emailVerified"}
+		return selfServiceWords[who] + " can sign up with a work or school address, and signups.origins has emailVerified"
 	case verified && who != "anyone" && !customers:
-		return []string{selfServiceWords[who] + " can sign up with a work or school address, and signups.origins has emailVerified alone"}
+		return selfServiceWords[who] + " can sign up with a work or school address, and signups.origins has emailVerified alone"
 	case !verified && who == "anyone":
-		return []string{selfServiceWords[who] + " can sign up, and signups.origins leaves them out"}
+		return selfServiceWords[who] + " can sign up, and signups.origins leaves them out"
 	}
-	return []string{}
+	return ""
 }
 
-// flowContradictions are where the user flows do not.
-func flowContradictions(origins []signup.Origin, flows []entra.UserFlow) []string {
+// flowContradiction is where the user flows do not; "" if they do.
+func flowContradiction(origins []signup.Origin, flows []entra.UserFlow) string {
 	open := slices.ContainsFunc(flows, func(f entra.UserFlow) bool { return f.SignUpAllowed })
 	switch customers := slices.Contains(origins, signup.SelfService); {
 	case customers && !open:
-		return []string{fmt.Sprintf("no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))}
+		return fmt.Sprintf("no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))
 	case !customers && open:
-		return []string{"people can sign up by a user flow, and signups.origins leaves them out"}
+		return "people can sign up by a user flow, and signups.origins leaves them out"
 	}
-	return nil
+	return ""
 }
