@@ -10,7 +10,8 @@ ROWS    ?= 1000,10000,100000
 AZURITE := handler/ledger/azurite
 FROMNPM := handler/connector/npm
 PLAINJS := handler/bench/plainjs
-NODE_MODULES := $(AZURITE)/node_modules $(FROMNPM)/node_modules $(PLAINJS)/node_modules
+AXE     := handler/status/npm
+NODE_MODULES := $(AZURITE)/node_modules $(FROMNPM)/node_modules $(PLAINJS)/node_modules $(AXE)/node_modules
 
 # What 'make bench' measures, one after the other, so that none disturbs another. 'go test' has a -cpu of its own.
 PARTS   ?= burst compare cpu footprint size cost growth decode build
@@ -35,7 +36,7 @@ build: ## Build bin/handler, static, for this machine
 run: build ## Show the whole job on this machine: a simulated tenant, the destinations; KEEP=1 leaves the status page up
 	$(HANDLER) local --signups $(SIGNUPS)$(if $(KEEP), --keep)
 
-test: build databases shell $(NODE_MODULES) ## Install what the tests need and run them all, with the race detector
+test: build databases shell browser $(NODE_MODULES) ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/... ./scripts
 	CGO_ENABLED=0 $(GO) test ./handler/soak -for $(SOAK)
 
@@ -44,6 +45,9 @@ databases: ## Install PostgreSQL and MariaDB, which the tests start for themselv
 
 shell: ## Install shellcheck and what stands for the Azure CLI in tests, where this is Debian and root
 	@sh .ci/shell
+
+browser: ## Install the browser in which the status page is tested, where this is Debian and root
+	@sh .ci/browser
 
 bench: ## Measure PARTS (default: everything, some 15 minutes), and write docs/performance.md and bench.json of them
 	@$(if $(filter file,$(origin PARTS)),rm -rf bin/bench)
@@ -97,4 +101,4 @@ clean: ## Remove what was built and what local runs have left
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
-.PHONY: help build run test databases shell bench $(PARTS:%=bench-%) growth soak mutants package vulnerabilities lint docs sim clean
+.PHONY: help build run test databases shell browser bench $(PARTS:%=bench-%) growth soak mutants package vulnerabilities lint docs sim clean

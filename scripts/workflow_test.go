@@ -41,7 +41,7 @@ type step struct {
 }
 
 // pinned is an action by the full id of a commit.
-var pinned = regexp.MustCompile(`^(actions/checkout|actions/setup-go|azure/login)@[0-9a-f]{40}$`)
+var pinned = regexp.MustCompile(`^(actions/checkout|actions/setup-go|actions/upload-artifact|azure/login)@[0-9a-f]{40}$`)
 
 func parse(t *testing.T, name string, into any) string {
 	t.Helper()

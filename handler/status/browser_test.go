@@ -33,7 +33,7 @@ func looks(t *testing.T, b *browser) {
 		has  string
 	}{
 		{"empty", func(*world) {}, "There was no run yet"},
-		{"one", func(w *world) { w.one() }, "1 users in seven days"},
+		{"one", func(w *world) { w.one() }, "1 user in seven days"},
 		{"busy", func(w *world) { w.busy(100_000) }, "Of the app"},
 		{"user", func(w *world) { w.busy(400) }, "is pending"},
 		{"down", func(w *world) { w.note("state", []int{1}) }, "The ledger cannot be read"},

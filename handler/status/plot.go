@@ -121,7 +121,7 @@ func flows(all []Bucket, unit, span string, marks []Mark) []Plot {
 	}
 	about := fmt.Sprintf("Sign-ups by %s, %s: %s in all", unit, span, number(sum.SignUps))
 	if peak.SignUps > 0 {
-		about += fmt.Sprintf(", at most %s in the %s from %s", number(peak.SignUps), unit, when(peak.At))
+		about += fmt.Sprintf(", at most %s in the %s from %s", number(peak.SignUps), unit, stamp(peak.At))
 	}
 	up := Plot{Name: "Sign-ups by " + unit, About: about + ".", Marks: marks}
 	up.stack([]string{"signups"}, values[:1], round(most))
@@ -170,8 +170,8 @@ func histogram(d Delay) Plot {
 	}
 	shown := d.Classes[:min(last+2, len(d.Classes))]
 	values, most := make([][]int, 1), 0
-	p := Plot{Name: "Users by delay", About: fmt.Sprintf("Delay from sign-up to associated of %s users: half within %s, 99 of 100 within %s, at most %s.",
-		number(d.Users), seconds(d.P50), seconds(d.P99), seconds(d.Most))}
+	p := Plot{Name: "Users by delay", About: fmt.Sprintf("Delay from sign-up to associated of %s: half within %s, 99 of 100 within %s, at most %s.",
+		number(d.Users)+" "+plural(d.Users, "user", "users"), seconds(d.P50), seconds(d.P99), seconds(d.Most))}
 	for i, c := range shown {
 		values[0] = append(values[0], c.Users)
 		most = max(most, c.Users)

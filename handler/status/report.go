@@ -193,7 +193,7 @@ func (r *Report) warn() {
 	case s.Last == nil:
 		look("runs", "No run has come to its end yet.")
 	case r.Now.Sub(s.Last.Ended) > quiet:
-		bad("runs", "No run has ended for %s: the timer has stopped, or every run fails. Nobody who signs up is brought anywhere.", span(r.Now.Sub(s.Last.Ended)))
+		bad("runs", "No run has ended for %s: the timer has stopped, or every run fails. Nobody who signs up is brought anywhere.", roughly(r.Now.Sub(s.Last.Ended)))
 	}
 	if len(r.Runs) > 0 && r.Runs[0].Trouble != "" {
 		bad("runs", "The last run could not do its job: %s.", r.Runs[0].Trouble)
@@ -202,22 +202,22 @@ func (r *Report) warn() {
 		if lag := r.Now.Sub(d.Watermark); d.Watermark.IsZero() {
 			look("detector "+d.Name, "It has not been read yet.")
 		} else if lag > behind {
-			bad("detector "+d.Name, "It has been read up to %s ago: whom only it shows comes late.", span(lag))
+			bad("detector "+d.Name, "It has been read up to %s ago: whom only it shows comes late.", roughly(lag))
 		}
 		if n := len(d.Gaps); n > 0 {
-			look("detector "+d.Name, "%d %s of its log could not be read, from %s on; the directory is read instead.", n, plural(n, "range", "ranges"), when(d.Gaps[0].From))
+			look("detector "+d.Name, "%d %s of its log could not be read, from %s on; the directory is read instead.", n, plural(n, "range", "ranges"), stamp(d.Gaps[0].From))
 		}
 	}
 	for _, d := range r.Destinations {
 		if b := d.Breaker; b != nil && !d.Removed {
-			bad("destination "+d.Name, "It is left alone since %s, having answered %s; somebody tries again at %s.", when(b.Since), b.Code, when(b.Until))
+			bad("destination "+d.Name, "It is left alone since %s, having answered %s; somebody tries again at %s.", stamp(b.Since), b.Code, stamp(b.Until))
 		}
 	}
 	if n := r.Totals.Day.Failed; n > 0 {
 		bad("users", "%d %s in the last day: whoever failed is not tried again before a replay.", n, plural(n, "user has failed", "users have failed"))
 	}
 	if u := s.Longest; u != nil && r.Now.Sub(u.SignedUp) > waitingLong {
-		look("users", "A user has waited for %s since the sign-up, and is not settled.", span(r.Now.Sub(u.SignedUp)))
+		look("users", "A user has waited for %s since the sign-up, and is not settled.", roughly(r.Now.Sub(u.SignedUp)))
 	}
 	r.warnOfProof(bad, look)
 	slices.SortStableFunc(r.Warnings, func(a, b Warning) int { return cmp.Compare(a.Level, b.Level) }) // bad, look
@@ -230,7 +230,7 @@ func (r *Report) warnOfProof(bad, look func(about, format string, args ...any)) 
 		look("census", "None has come to its end: nothing proves that everyone is in the ledger.")
 	case c == nil:
 	case r.Now.Sub(c.Ended) > censusOld:
-		look("census", "The last one ended %s ago: nothing proves that everyone since is in the ledger.", span(r.Now.Sub(c.Ended)))
+		look("census", "The last one ended %s ago: nothing proves that everyone since is in the ledger.", roughly(r.Now.Sub(c.Ended)))
 	case c.Missing > 0:
 		bad("census", "It found %d %s that no detector has shown. They are taken in; why they were missed matters.", c.Missing, plural(c.Missing, "user", "users"))
 	}

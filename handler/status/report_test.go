@@ -134,7 +134,7 @@ func TestWarnings(t *testing.T) {
 		"nothing":          {func(*pipeline.Status, *pipeline.History) {}, ""},
 		"no run yet":       {func(s *pipeline.Status, h *pipeline.History) { *s, *h = pipeline.Status{Now: now}, pipeline.History{} }, "look runs: There was no run yet"},
 		"no run has ended": {func(s *pipeline.Status, _ *pipeline.History) { s.Last = nil }, "look runs: No run has come to its end"},
-		"no run for long":  {func(s *pipeline.Status, _ *pipeline.History) { s.Last.Ended = now.Add(-time.Hour) }, "bad runs: No run has ended for 1h0m0s"},
+		"no run for long":  {func(s *pipeline.Status, _ *pipeline.History) { s.Last.Ended = now.Add(-time.Hour) }, "bad runs: No run has ended for 60 min"},
 		"but one is at work": {func(s *pipeline.Status, _ *pipeline.History) {
 			s.Last.Ended, s.Run = now.Add(-time.Hour), &pipeline.LeaseStatus{Owner: "x"}
 		}, ""},
@@ -145,7 +145,7 @@ func TestWarnings(t *testing.T) {
 		"a run in vain, before": {func(_ *pipeline.Status, h *pipeline.History) {
 			h.Runs = []pipeline.RunRecord{{Run: "before", Trouble: "no-detector"}}
 		}, ""},
-		"a detector behind":     {func(s *pipeline.Status, _ *pipeline.History) { s.Detectors[0].Watermark = now.Add(-3 * time.Hour) }, "bad detector audit: It has been read up to 3h0m0s ago"},
+		"a detector behind":     {func(s *pipeline.Status, _ *pipeline.History) { s.Detectors[0].Watermark = now.Add(-3 * time.Hour) }, "bad detector audit: It has been read up to 3 h 0 min ago"},
 		"a detector never read": {func(s *pipeline.Status, _ *pipeline.History) { s.Detectors[0].Watermark = time.Time{} }, "look detector audit: It has not been read"},
 		"a gap": {func(s *pipeline.Status, _ *pipeline.History) {
 			s.Detectors[0].Gaps = []signup.Window{{From: now, To: now}}
@@ -160,13 +160,13 @@ func TestWarnings(t *testing.T) {
 		"… long ago":     {func(_ *pipeline.Status, h *pipeline.History) { h.Hours.Counts[100][pipeline.Failed] = 2 }, ""},
 		"who waits": {func(s *pipeline.Status, _ *pipeline.History) {
 			s.Longest = &pipeline.Unsettled{SignedUp: now.Add(-2 * time.Hour)}
-		}, "look users: A user has waited for 2h0m0s"},
+		}, "look users: A user has waited for 2 h 0 min"},
 		"… not for long": {func(s *pipeline.Status, _ *pipeline.History) {
 			s.Longest = &pipeline.Unsettled{SignedUp: now.Add(-time.Minute)}
 		}, ""},
 		"no census":            {func(s *pipeline.Status, _ *pipeline.History) { s.Census = nil }, "look census: None has come"},
 		"no census, first day": {func(s *pipeline.Status, h *pipeline.History) { s.Census, h.Since = nil, now.Add(-24*time.Hour) }, ""},
-		"an old census":        {func(s *pipeline.Status, _ *pipeline.History) { s.Census.Ended = now.Add(-72 * time.Hour) }, "look census: The last one ended 72h0m0s ago"},
+		"an old census":        {func(s *pipeline.Status, _ *pipeline.History) { s.Census.Ended = now.Add(-72 * time.Hour) }, "look census: The last one ended 3 days ago"},
 		"a census that found":  {func(s *pipeline.Status, _ *pipeline.History) { s.Census.Missing = 1 }, "bad census: It found 1 user that"},
 		"a certificate": {func(_ *pipeline.Status, h *pipeline.History) {
 			h.Certificate.NotAfter = now.AddDate(0, 0, 12).Add(time.Hour)

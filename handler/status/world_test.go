@@ -197,9 +197,9 @@ func (w *world) busy(users int) {
 		}
 		return l
 	}
-	w.note("watermark|audit", object{"watermark": now.Add(-4 * time.Second), "seen": object{"first": 1204, "also": []object{{"after": "directory", "users": users - 1204}}},
+	w.note("watermark|audit", object{"watermark": now.Add(-4 * time.Second), "seen": object{"first": 1204, "also": []object{{"after": "directory", "users": max(users-1204, 0)}}},
 		"recent": []pipeline.Lags{lags(900, 3*time.Minute), {}}, "gaps": []object{{"from": now.Add(-80 * time.Hour), "to": now.Add(-74 * time.Hour)}}})
-	w.note("watermark|directory", object{"watermark": now.Add(-4 * time.Second), "seen": object{"first": users - 1204, "also": []object{{"after": "audit", "users": 1180}}},
+	w.note("watermark|directory", object{"watermark": now.Add(-4 * time.Second), "seen": object{"first": max(users-1204, 0), "also": []object{{"after": "audit", "users": 1180}}},
 		"recent": []pipeline.Lags{lags(900, 40*time.Second), {}}})
 	h := pipeline.History{Since: since, Hours: series(time.Hour, 168), Days: series(24*time.Hour, 90), Certificate: &pipeline.CertificateDates{NotBefore: now.AddDate(0, -11, -9), NotAfter: now.AddDate(0, 0, 21)}}
 	for i := range h.Hours.Counts {
