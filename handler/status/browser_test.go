@@ -2,6 +2,7 @@ package status_test
 
 import (
 	"encoding/base64"
+	"flag"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
+
+var picture = flag.Bool("picture", false, "write docs/status.png, the README's picture of the page")
 
 // TestInABrowser shows the page in Chromium as people see it.
 func TestInABrowser(t *testing.T) {
@@ -71,6 +74,9 @@ func looks(t *testing.T, b *browser) {
 					}
 				}
 				b.screenshot("status-" + c.name + "-" + look.name)
+				if *picture && c.name == "busy" && look.name == "light" {
+					b.picture("../../docs/status.png")
+				}
 				t.Logf("%s: there in %v", look.name, took)
 			}
 		})
@@ -148,15 +154,15 @@ func onPaper(t *testing.T, b *browser) {
 	w.busy(400)
 	server := httptest.NewServer(w.page())
 	defer server.Close()
-	b.show("print", "dark", 800)
+	b.show("print", "dark", 718) // A4, less what browsers leave as margins
 	b.open(server.URL + "/api/status")
 	type look struct {
 		Form, Paper, Text string
-		Plots             int
+		Plots, Over       int
 	}
 	got := value[look](b, `return {form: getComputedStyle(document.querySelector("form")).display, paper: getComputedStyle(document.body).backgroundColor,
-		text: getComputedStyle(document.body).color, plots: [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height > 60).length}`)
-	if diff := cmp.Diff(got, look{"none", "rgb(255, 255, 255)", "rgb(0, 0, 0)", 5}); diff != "" {
+		text: getComputedStyle(document.body).color, plots: [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height > 60).length, over: document.documentElement.scrollWidth - document.documentElement.clientWidth}`)
+	if diff := cmp.Diff(got, look{"none", "rgb(255, 255, 255)", "rgb(0, 0, 0)", 5, 0}); diff != "" {
 		t.Errorf("got, want:\n%s", diff)
 	}
 	b.screenshot("status-print")

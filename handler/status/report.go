@@ -210,7 +210,7 @@ func (r *Report) warn() {
 	}
 	for _, d := range r.Destinations {
 		if b := d.Breaker; b != nil && !d.Removed {
-			bad("destination "+d.Name, "It is left alone since %s, having answered %s; somebody tries again at %s.", stamp(b.Since), b.Code, stamp(b.Until))
+			bad("destination "+d.Name, "Left alone since %s, after %s; the next try is at %s.", stamp(b.Since), b.Code, stamp(b.Until))
 		}
 	}
 	if n := r.Totals.Day.Failed; n > 0 {

@@ -152,7 +152,7 @@ func TestWarnings(t *testing.T) {
 		}, "look detector audit: 1 range of its log"},
 		"a breaker": {func(s *pipeline.Status, _ *pipeline.History) {
 			s.Destinations[0].Breaker = &pipeline.BreakerStatus{Code: "unauthorized"}
-		}, "bad destination billing: It is left alone"},
+		}, "bad destination billing: Left alone"},
 		"… of one that is gone": {func(s *pipeline.Status, _ *pipeline.History) {
 			s.Destinations[0] = pipeline.DestinationStatus{Removed: true, Breaker: &pipeline.BreakerStatus{}}
 		}, ""},
