@@ -77,9 +77,10 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	report, err := p.take(r.Context(), user)
+	ctx := r.Context()
+	report, err := p.take(ctx, user)
 	if err != nil {
-		p.log.ErrorContext(r.Context(), "the status page cannot read the ledger", "code", codeOf(err), "err", err)
+		p.log.ErrorContext(ctx, "the status page cannot read the ledger", "code", codeOf(err), "err", err)
 		v.fail(w, asJSON, http.StatusServiceUnavailable, codeOf(err), "The ledger cannot be read at the moment, so there is nothing to show. Whether users are brought anywhere is not known from this: look at the alerts and the function's log.")
 		return
 	}
