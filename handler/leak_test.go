@@ -330,8 +330,13 @@ func (l leakWriter) Write(p []byte) (int, error) {
 // fire invokes the program once.
 func (w *leakWorld) fire(what string) {
 	w.t.Helper()
-	for _, function := range []string{"SyncNewUsers", "TakeCensus"} {
-		resp, err := http.Post(w.root+"/"+function, "application/json", strings.NewReader(`{"Data":{"timer":{}},"Metadata":{}}`))
+	payloads := [][2]string{{"SyncNewUsers", `{"Data":{"timer":{}},"Metadata":{}}`}, {"TakeCensus", `{"Data":{"timer":{}},"Metadata":{}}`}}
+	for i, u := range w.Tenant.Users() {
+		payloads = append(payloads, [2]string{"Status", fmt.Sprintf(`{"Data":{"req":{"Method":"GET","Url":"http://x/api/status","Query":{"user":%q,"format":%q}}}}`, u.ID, []string{"", "json"}[i%2])})
+	}
+	for _, p := range payloads {
+		function := p[0]
+		resp, err := http.Post(w.root+"/"+function, "application/json", strings.NewReader(p[1]))
 		if err != nil {
 			w.t.Fatalf("%s: %v", what, err)
 		}
@@ -339,6 +344,9 @@ func (w *leakWorld) fire(what string) {
 		resp.Body.Close()
 		if err != nil {
 			w.t.Errorf("%s: %v", what, err)
+		}
+		if function == "Status" && (resp.StatusCode != http.StatusOK || len(body) < 1000) {
+			w.t.Errorf("%s: the page is not what is searched: %d %s", what, resp.StatusCode, body)
 		}
 		w.put("answers to the host", fmt.Sprintf("%d %v %s\n", resp.StatusCode, resp.Header, body))
 	}

@@ -53,6 +53,7 @@ type leakWorld struct {
 const leakConfig = `
 sync: { overlap: 5m, detectors: [audit, directory, signUps] }
 signups: { origins: [selfService, emailVerified, invitation, admin] }
+status: { access: functionKey }
 profile:
   displayName: user.givenName + " " + user.surname
   userPrincipalName: slug(user.givenName + "." + user.surname) + "." + short(user.id)
