@@ -13,6 +13,9 @@ In infra/main.bicepparam: ` + "`settings: { OTEL_EXPORTER_OTLP_ENDPOINT: 'https:
 key ` + "`vaultSettings: { OTEL_EXPORTER_OTLP_HEADERS: 'otlp-headers' }`" + `, where the vault's secret ` + "`otlp-headers`" + ` holds
 ` + "`Authorization=Bearer%20…`" + ` or whatever it asks for. The protocol is OTLP over HTTP, in protobuf: port 4318 as a rule, not 4317.
 
+To see it on this machine: ` + "`OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 make run`" + ` beside any collector; times are then by the clock of
+this machine, and the delays and ages by the simulation's.
+
 There is no exporter to Azure Monitor for Go. To have these metrics and traces there, run an OpenTelemetry Collector that takes OTLP and has the
 ` + "`azuremonitor`" + ` exporter; without one nothing is missing, since the summary line is there.
 

@@ -138,6 +138,11 @@ func (c localCommand) open(ctx context.Context, s system) (_ *local, err error) 
 	}
 	settings["SYNC_SCHEDULE"], settings["CENSUS_SCHEDULE"] = "0 * * * * *", "30 * * * * *"
 	settings["SIGNUP_SYNC_CLOCK"] = fmt.Sprintf("%s,%g", l.clock.Start.Format(time.RFC3339), c.Rate)
+	for _, e := range environmentDocs { // a collector gets what a deployed one would
+		if v := s.getenv(e.name); v != "" && strings.HasPrefix(e.name, "OTEL_") {
+			settings[e.name] = v
+		}
+	}
 	l.app = settings
 	if l.host, err = devhost.Open(devhost.Options{Root: c.App, Settings: settings, Key: l.page.key, Clock: l.clock, Log: l.line}); err != nil {
 		return nil, fmt.Errorf("open the app in %s: %w; run 'make build' first, or name the folder with --app", c.App, err)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -208,10 +210,28 @@ func TestOneTraceFromTheHostToEveryDestination(t *testing.T) {
 	if got := w.collector.Header().Get("Api-Key"); got != "a secret" {
 		t.Errorf("the collector got the key %q", got)
 	}
-	for _, never := range []string{"traced", "Ada", "/users", "/customers", "75b5", "a secret"} { // a name of a person, of a path, the beginning of an id
+	never := []string{"traced", "Ada", "/users", "/customers", "a secret"}
+	for _, u := range w.Tenant.Users() {
+		never = append(never, string(u.ID))
+	}
+	for _, never := range never {
 		if strings.Contains(string(w.collector.Bytes()), never) {
 			t.Errorf("the collector was told %q", never)
 		}
+	}
+}
+
+// TestTheLocalRunIsToldToACollector as well, of whom the environment says where it is.
+func TestTheLocalRunIsToldToACollector(t *testing.T) {
+	t.Parallel()
+	var c collectortest.Collector
+	server := httptest.NewServer(&c)
+	defer server.Close()
+	var stdout, stderr bytes.Buffer
+	getenv := func(name string) string { return map[string]string{collectorSetting: server.URL}[name] }
+	code := run(t.Context(), system{args: []string{"local", "--json", "--signups", "3", "--app", appFolder(t), "--dir", t.TempDir()}, getenv: getenv, stdout: &stdout, stderr: &stderr})
+	if spans, points := c.Take(); code != exitOK || len(spans) < 20 || len(points) < 20 || c.Faults() != nil {
+		t.Errorf("exit code %d, %d spans, %d points, %q: %s", code, len(spans), len(points), c.Faults(), stderr.String())
 	}
 }
 

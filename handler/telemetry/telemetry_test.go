@@ -347,3 +347,35 @@ func TestACallThatFailsHasAWordForIt(t *testing.T) {
 type fails struct{ err error }
 
 func (f fails) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+
+// BenchmarkInvocation is a busy run: a hundred users in seven batches at ten destinations, each called once a user.
+func BenchmarkInvocation(b *testing.B) {
+	discard := within{http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })}
+	tel := telemetry.Open(telemetry.Options{Endpoint: "https://collector.example", Sampler: telemetry.Sampler{Name: "always_on"}, Transport: discard, Log: slog.New(slog.DiscardHandler)})
+	defer tel.Close(context.Background())
+	var points []telemetry.Point
+	for range 60 {
+		points = append(points, telemetry.Point{Metric: metric, Attributes: []string{"billing"}, Value: 2})
+	}
+	client := tel.Client(&http.Client{Transport: answers{}})
+	b.ReportAllocs()
+	for b.Loop() {
+		ctx, end := tel.Begin(context.Background(), invocation)
+		for range 70 {
+			work, done := tel.Span()(ctx, "associate", slog.String("destination", "billing"), slog.Int("users", 15))
+			for range 15 {
+				r, _ := http.NewRequestWithContext(work, http.MethodPost, "https://api.example/x", nil)
+				_, _ = client.Do(r)
+			}
+			done("")
+		}
+		end(false, points)
+	}
+}
+
+// answers answers at once.
+type answers struct{}
+
+func (answers) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}, nil
+}
