@@ -28,28 +28,32 @@ func (s spans) UploadTraces(ctx context.Context, all []*traces.ResourceSpans) er
 
 // trouble is how it goes with one signal.
 type trouble struct {
-	bad  bool
-	told time.Time // when the log said so last
+	bad, said bool
+	told      time.Time // when the log said last that it is bad
 }
 
-// post sends a message once, and says in the log when that begins to fail, and when it no longer does.
+// post sends a message once, and says in the log when that begins to fail, and when it no longer does; of one that comes
+// and goes once an hour.
 func (t *Telemetry) post(ctx context.Context, signal string, m proto.Message) {
 	why := t.send(ctx, signal, m)
+	if why == cancelled { // the program is told to stop, of which nothing follows for the collector
+		return
+	}
 	t.mu.Lock()
-	before := t.trouble[signal]
-	next := trouble{why != "", before.told}
-	tell := next.bad != before.bad && (time.Since(before.told) >= again || !next.bad)
-	if tell && next.bad {
-		next.told = time.Now()
-	}
-	t.trouble[signal] = next
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	now := t.trouble[signal]
 	switch {
-	case tell && next.bad:
-		t.o.Log.Warn("telemetry does not arrive at the collector", "signal", signal, "reason", why)
-	case tell:
-		t.o.Log.Info("telemetry arrives again", "signal", signal)
+	case why != "" && !now.bad:
+		if now.bad, now.said = true, time.Since(now.told) >= again; now.said {
+			now.told = time.Now()
+			t.o.Log.Warn("telemetry does not arrive at the collector", "signal", signal, "reason", why)
+		}
+	case why == "" && now.bad:
+		if now.bad = false; now.said {
+			t.o.Log.Info("telemetry arrives again", "signal", signal)
+		}
 	}
+	t.trouble[signal] = now
 }
 
 // maxAnswer is how much of an answer is read, in bytes.

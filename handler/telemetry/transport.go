@@ -68,13 +68,15 @@ func fail(span trace.Span, failure string) {
 	span.SetStatus(codes.Error, "")
 }
 
+const cancelled = "cancelled"
+
 // failure is a word for why a call had no answer. The error's own text may have the URL in it.
 func failure(err error) string {
 	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		return "timeout"
 	}
 	if errors.Is(err, context.Canceled) {
-		return "cancelled"
+		return cancelled
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "name-not-found"
