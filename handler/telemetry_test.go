@@ -46,19 +46,19 @@ func everyKind() string {
 	return string(localConfig) + packages
 }
 
-func openTelemetryWorld(t *testing.T, more map[string]string) *telemetryWorld {
+func openTelemetryWorld(t *testing.T, more map[string]string, collector *collectortest.Collector) *telemetryWorld {
 	t.Helper()
-	w := &telemetryWorld{t: t, collector: &collectortest.Collector{}, traced: map[string][]string{}}
+	w := &telemetryWorld{t: t, collector: collector, traced: map[string][]string{}}
 	clock := signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: telemetryRate}
 	var err error
 	if w.simulation, err = openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, clock, sim.Workforce); err != nil {
 		t.Fatal(err)
 	}
 	w.server.Close()
-	collector := http.StripPrefix("/otlp", w.collector)
+	told := http.StripPrefix("/otlp", collector)
 	if w.server, err = sim.Serve(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/otlp/") {
-			collector.ServeHTTP(rw, r)
+			told.ServeHTTP(rw, r)
 			return
 		}
 		w.see(r)
@@ -158,7 +158,7 @@ func (w *telemetryWorld) fire(function string) fired {
 // host's trace must be in every call, in the spans, and the metrics what the summary line says.
 func TestOneTraceFromTheHostToEveryDestination(t *testing.T) {
 	t.Parallel()
-	w := openTelemetryWorld(t, nil)
+	w := openTelemetryWorld(t, nil, &collectortest.Collector{})
 	w.check(w.fire("SyncNewUsers"))
 	const people = 4
 	var none time.Duration
@@ -316,8 +316,7 @@ func TestABadCollectorIsNobodyElsesTrouble(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := openTelemetryWorld(t, more)
-			w.collector.Answer = func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
+			w := openTelemetryWorld(t, more, &collectortest.Collector{Answer: func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }})
 			w.Tenant.SignUp(sim.Person{How: sim.Email, Email: "late@example.com"})
 			for range 3 {
 				f := w.fire("SyncNewUsers")

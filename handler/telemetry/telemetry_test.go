@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,7 +189,7 @@ var collectors = []struct {
 		w.Header().Set("Retry-After", "3600")
 		w.WriteHeader(503)
 	}, "503", 0},
-	{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example", 307) }, "307", 0},
+	{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example", http.StatusTemporaryRedirect) }, "307", 0},
 	{"takes a part", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte{10, 5, 8, 7, 18, 1, 'x'}) }, "rejected", 0},
 }
 
@@ -198,13 +199,14 @@ func TestACollectorThatDoesNotTakeIt(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				bad := true
+				var bad atomic.Bool
+				bad.Store(true)
 				var c collectortest.Collector
 				c.Answer = func(w http.ResponseWriter, r *http.Request) bool {
-					if bad {
+					if bad.Load() {
 						tc.answer(w, r)
 					}
-					return bad
+					return bad.Load()
 				}
 				tel := open(t, &c, &log, "always_on", 0)
 				for range 3 {
@@ -215,12 +217,12 @@ func TestACollectorThatDoesNotTakeIt(t *testing.T) {
 					}
 					time.Sleep(time.Minute)
 				}
-				bad = false
+				bad.Store(false)
 				invoke(tel, nil)
 				time.Sleep(time.Minute)
-				bad = true
+				bad.Store(true)
 				invoke(tel, nil) // within the hour: neither this …
-				bad = false
+				bad.Store(false)
 				invoke(tel, nil) // … nor that is said
 				for _, signal := range []string{"metrics", "traces"} {
 					for _, line := range []string{fmt.Sprintf(`level=WARN msg="telemetry does not arrive at the collector" signal=%s reason=%s`, signal, tc.reason),
