@@ -189,7 +189,9 @@ var collectors = []struct {
 		w.Header().Set("Retry-After", "3600")
 		w.WriteHeader(503)
 	}, "503", 0},
-	{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example", http.StatusTemporaryRedirect) }, "307", 0},
+	{"redirects", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://elsewhere.example", http.StatusTemporaryRedirect)
+	}, "307", 0},
 	{"takes a part", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte{10, 5, 8, 7, 18, 1, 'x'}) }, "rejected", 0},
 }
 
