@@ -5,13 +5,14 @@ import "strings"
 const telemetryIntro = `Two ways to the same figures. **Without any setting** each invocation leaves one line of JSON, its summary, which the host
 hands to Application Insights; the [alerts and the workbook](operations.md#alerts) ask that line. **With
 ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + `** ([app settings](settings.md#app-settings)) an OpenTelemetry collector gets the same figures as
-metrics, made of the same summary, and traces besides. The names below are promised; what is renamed stands in the release notes.
+metrics, made of the same summary, and traces besides. The names below are promised: dashboards are made of them.
 
 ## Setting it up
 
 In infra/main.bicepparam: ` + "`settings: { OTEL_EXPORTER_OTLP_ENDPOINT: 'https://otel.example.com:4318' }`" + `, and if the collector wants a
 key ` + "`vaultSettings: { OTEL_EXPORTER_OTLP_HEADERS: 'otlp-headers' }`" + `, where the vault's secret ` + "`otlp-headers`" + ` holds
-` + "`Authorization=Bearer%20…`" + ` or whatever it asks for. The protocol is OTLP over HTTP, in protobuf: port 4318 as a rule, not 4317.
+` + "`Authorization=Bearer%20…`" + ` or whatever it asks for. The protocol is OTLP over HTTP, in protobuf: port 4318 as a rule, not 4317. Settings for one signal alone
+(` + "`OTEL_EXPORTER_OTLP_TRACES_…`" + `) are not read.
 
 To see it on this machine: ` + "`OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 make run`" + ` beside any collector; times are then by the clock of
 this machine, and the delays and ages by the simulation's.
@@ -27,7 +28,7 @@ There is no exporter to Azure Monitor for Go. To have these metrics and traces t
 
 ## Metrics
 
-Delays are counted in the classes of the summary line; a sum takes each for the upper bound of its class, so an average is too high
+What an invocation asked of Graph and the ledger has in it what the other function asked at the same time. Delays are counted in the classes of the summary line; a sum takes each for the upper bound of its class, so an average is too high
 rather than too low. A figure of nothing is not sent.
 
 `
