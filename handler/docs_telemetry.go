@@ -9,8 +9,8 @@ metrics, made of the same summary, and traces besides. The names below are promi
 
 ## Setting it up
 
-In infra/main.bicepparam: ` + "`settings: { OTEL_EXPORTER_OTLP_ENDPOINT: 'https://otel.example.com:4318' }`" + `, and if the collector wants a
-key ` + "`vaultSettings: { OTEL_EXPORTER_OTLP_HEADERS: 'otlp-headers' }`" + `, where the vault's secret ` + "`otlp-headers`" + ` holds
+In the bicepparam file ` + "`OTEL_EXPORTER_OTLP_ENDPOINT: 'https://otel.example.com:4318'`" + ` among ` + "`settings`" + `, and if the collector wants a
+key ` + "`OTEL_EXPORTER_OTLP_HEADERS: 'otlp-headers'`" + ` among ` + "`vaultSettings`" + `, where the vault's secret ` + "`otlp-headers`" + ` holds
 ` + "`Authorization=Bearer%20…`" + ` or whatever it asks for. The protocol is OTLP over HTTP, in protobuf: port 4318 as a rule, not 4317. Settings for one signal alone
 (` + "`OTEL_EXPORTER_OTLP_TRACES_…`" + `) are not read.
 
@@ -28,8 +28,9 @@ There is no exporter to Azure Monitor for Go. To have these metrics and traces t
 
 ## Metrics
 
-What an invocation asked of Graph and the ledger has in it what the other function asked at the same time. Delays are counted in the classes of the summary line; a sum takes each for the upper bound of its class, so an average is too high
-rather than too low. A figure of nothing is not sent.
+What an invocation asked of Graph and the ledger has in it what the other function asked at the same time. Delays are counted in the
+classes of the summary line; a sum takes each for the upper bound of its class, so an average is too high rather than too low. A
+counter of nothing is not sent.
 
 `
 
