@@ -79,7 +79,7 @@ func (r *run) associate(ctx context.Context, name string, jobs []*job) {
 // been accepted since.
 func (r *run) through(ctx context.Context, name string, since []time.Time, call func() []signup.Result) func(i int) *signup.Outcome {
 	g, n := r.gates[name], len(since)
-	leave, wait := g.enter(ctx, n)
+	leave, wait := g.enter(ctx)
 	if leave == nil {
 		return func(int) *signup.Outcome {
 			return &signup.Outcome{Destination: name, NotStarted: true, Wait: max(wait, time.Second)}

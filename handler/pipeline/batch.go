@@ -13,6 +13,8 @@ import (
 // batch brings up to 15 users, whose intent is durable, to where they belong: one read of their profiles, the
 // destinations, each as soon as it can, one patch a user, one settle.
 func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
+	begun := time.Now()
+	defer func() { r.took(time.Since(begun)) }()
 	ids := make([]signup.UserID, len(rows))
 	for i, row := range rows {
 		ids[i] = row.User

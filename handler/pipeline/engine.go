@@ -108,8 +108,9 @@ type run struct {
 	id      string
 	trigger Trigger
 	log     *slog.Logger
-	start   time.Time // by the clock
-	until   time.Time // no new work after this (wall clock, as contexts have it); zero = no end
+	start   time.Time     // by the clock
+	until   time.Time     // the work is over then (wall clock, as contexts have it); zero = no end
+	most    time.Duration // of that time to be left when nothing new is begun any more
 	lease   lease
 	state   state
 
@@ -118,12 +119,13 @@ type run struct {
 	fresh     chan []signup.Row // users just detected, with a durable intent; closed when detection is over
 	waiting   atomic.Bool       // detection has recorded users without one
 
-	mu     sync.Mutex
-	sum    Summary
-	flows  flows
-	bad    error // the first failure of the ledger: ends the run
-	unseen error // that no detector could be read
-	unread int   // profile reads that failed, in a row
+	mu      sync.Mutex
+	sum     Summary
+	flows   flows
+	bad     error         // the first failure of the ledger: ends the run
+	unseen  error         // that no detector could be read
+	unread  int           // profile reads that failed, in a row
+	longest time.Duration // that a batch took so far, or may take
 }
 
 func (e *Engine) newRun(t Trigger) *run {
@@ -150,12 +152,25 @@ func (e *Engine) begin(ctx context.Context, t Trigger) (*run, error) {
 	return r, nil
 }
 
-// setUntil decides when nothing new is begun any more, by ctx's deadline.
+// setUntil decides when the work is to be over, by ctx's deadline.
 func (r *run) setUntil(ctx context.Context) {
+	r.longest = longLead
 	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		r.until = deadline.Add(-lastWrite - min(20*time.Second, left/4))
+		r.until, r.most = deadline.Add(-lastWrite), time.Until(deadline)/4
 	}
+}
+
+const (
+	// shortLead and longLead bound how long before the end of the work nothing new is begun: as long as a batch takes.
+	shortLead = 5 * time.Second
+	longLead  = 20 * time.Second
+)
+
+// took takes note of how long a batch was at work.
+func (r *run) took(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.longest = min(max(r.longest, d), longLead)
 }
 
 // lastWrite is kept at the end of a run for writing down what is known.
@@ -168,7 +183,7 @@ func (r *run) timeUp(ctx context.Context) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.bad != nil || r.unread >= maxUnread || !r.until.IsZero() && time.Now().After(r.until)
+	return r.bad != nil || r.unread >= maxUnread || !r.until.IsZero() && time.Until(r.until) < min(r.longest, r.most)
 }
 
 // read takes note of a profile read. When the directory fails again and again the run leaves everyone to the next one.

@@ -113,10 +113,10 @@ func newGate(name string, clock signup.Clock, perSecond float64, burst, concurre
 	return g
 }
 
-// enter waits for n users' turn, not much longer than patience. Without one it says how long to leave the destination
+// enter waits for the turn of one call, not much longer than patience. Without one it says how long to leave the destination
 // alone; with one, leave is to be called with the answers that the turn brought, and returns the one that has opened the
 // breaker, nil if none has.
-func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error) error, wait time.Duration) {
+func (g *gate) enter(ctx context.Context) (leave func(errs ...error) error, wait time.Duration) {
 	probe, wait := g.admit()
 	if wait > 0 {
 		return nil, wait
@@ -135,7 +135,7 @@ func (g *gate) enter(ctx context.Context, n int) (leave func(errs ...error) erro
 	case <-patient.Done():
 		return giveUp(0)
 	}
-	delay, ok := g.reserve(n)
+	delay, ok := g.reserve()
 	if !ok || delay > 0 && g.clock.Sleep(ctx, delay) != nil {
 		<-g.slots
 		return giveUp(delay)
@@ -182,15 +182,15 @@ func (g *gate) admit() (probe bool, wait time.Duration) {
 	return false, 0
 }
 
-// reserve takes n from the rate, or says how long that would take if it is too long.
-func (g *gate) reserve(n int) (time.Duration, bool) {
+// reserve takes a call from the rate, or says how long that would take if it is too long.
+func (g *gate) reserve() (time.Duration, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.rate == nil {
 		return 0, true
 	}
 	now := g.clock.Now()
-	res := g.rate.ReserveN(now, min(n, g.rate.Burst()))
+	res := g.rate.ReserveN(now, 1)
 	delay := res.DelayFrom(now)
 	if delay > patience {
 		res.CancelAt(now)

@@ -223,7 +223,7 @@ func TestAFuseOfItsOwn(t *testing.T) {
 func TestOnlyTheProbesAnswerEndsTheProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate("x", signup.ScaledClock{}, 0, 0, 8, Fuse{})
-		enter := func() func(...error) error { leave, _ := g.enter(t.Context(), 1); return leave }
+		enter := func() func(...error) error { leave, _ := g.enter(t.Context()); return leave }
 		before, opens := enter(), enter()
 		opens(&signup.Error{Class: signup.Systemic, Status: 401})
 		time.Sleep(DefaultFuse.Pause + time.Second)

@@ -31,6 +31,7 @@ func (r *run) work(ctx context.Context) error {
 		workCtx, cancel = context.WithDeadline(ctx, deadline.Add(-lastWrite))
 		defer cancel()
 	}
+	r.longest = shortLead
 	r.Each(batches, func(int) {
 		for rows := q.next(workCtx); len(rows) > 0; rows = q.next(workCtx) {
 			r.batch(ctx, workCtx, rows)
