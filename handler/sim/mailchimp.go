@@ -49,8 +49,9 @@ type Mailchimp struct {
 
 	mu         sync.Mutex
 	members    []*MailchimpMember // in the order of creation
-	forgotten  map[string]bool    // hashes of addresses that were deleted for good
-	suppressed map[string]bool    // hashes of addresses without a contact that compliance keeps off
+	hashes     map[*MailchimpMember]addressHash
+	forgotten  map[string]bool // hashes of addresses that were deleted for good
+	suppressed map[string]bool // hashes of addresses without a contact that compliance keeps off
 	made       int
 	open       int // calls going on
 	refused    int
@@ -67,7 +68,7 @@ func NewMailchimp(o MailchimpOptions) *Mailchimp {
 	if o.Fields == nil {
 		o.Fields = []MailchimpField{{Tag: "FNAME"}, {Tag: "LNAME"}}
 	}
-	s := &Mailchimp{o: o, forgotten: map[string]bool{}, suppressed: map[string]bool{}, calls: map[string]int{}}
+	s := &Mailchimp{o: o, hashes: map[*MailchimpMember]addressHash{}, forgotten: map[string]bool{}, suppressed: map[string]bool{}, calls: map[string]int{}}
 	mux := http.NewServeMux()
 	mux.Handle("GET /3.0/ping", s.route("ping", func(*mailchimpCall) mailchimpReply {
 		return mailchimpReply{200, map[string]any{"health_status": "Everything's Chimpy!"}}

@@ -109,12 +109,24 @@ func (s *Mailchimp) Suppress(email string) {
 // find takes what the path of a contact takes: the hash of its address, the address, or its contact id.
 func (s *Mailchimp) find(key string) *MailchimpMember {
 	for _, m := range s.members {
-		if m.ID == key || m.Hash() == key || strings.EqualFold(m.Email, key) {
+		if m.ID == key || s.hash(m) == key || strings.EqualFold(m.Email, key) {
 			return m
 		}
 	}
 	return nil
 }
+
+// hash is a contact's hash, which is computed once for each address.
+func (s *Mailchimp) hash(m *MailchimpMember) string {
+	h := s.hashes[m]
+	if h.email != m.Email {
+		h = addressHash{m.Email, m.Hash()}
+		s.hashes[m] = h
+	}
+	return h.hash
+}
+
+type addressHash struct{ email, hash string }
 
 // object is the contact as Mailchimp's API shows it.
 func (s *Mailchimp) object(m *MailchimpMember) map[string]any {

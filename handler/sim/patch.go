@@ -209,7 +209,7 @@ func (t *Tenant) checkUPN(u *resident, value any) *reply {
 		return &r
 	}
 	for _, other := range t.order {
-		if have, _ := other.last()["userPrincipalName"].(string); other != u && strings.EqualFold(have, upn) {
+		if other != u && strings.EqualFold(other.upn, upn) {
 			const text = "Another object with the same value for property userPrincipalName already exists."
 			r := refuse(http.StatusBadRequest, "Request_BadRequest", text, errorDetail{"ObjectConflict", text, "userPrincipalName"})
 			return &r

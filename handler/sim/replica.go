@@ -14,6 +14,7 @@ type resident struct {
 	how      How
 	created  time.Time
 	versions []version // oldest first; the last is the truth
+	upn      string    // the user principal name of the last state in which the user existed
 }
 
 // version is the state after one write. Each replica answers reads by id from one place and lists from another.
@@ -55,6 +56,9 @@ func (u *resident) write(props map[string]any, now time.Time, places int, lag fu
 		}
 	}
 	u.versions = append(u.versions, v)
+	if props != nil {
+		u.upn, _ = props["userPrincipalName"].(string)
+	}
 }
 
 // writeUser stores a change of a user, which takes up to 10 s to show at each place.

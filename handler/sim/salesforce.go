@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,16 @@ type SalesforceOptions struct {
 	// During is called while a record is being created, with nothing locked: what comes in meanwhile with the same
 	// external id is another creation, and the unique index decides between them.
 	During func()
+	// Takes is how long a call lasts, which counts as one that is open meanwhile; nil = no time.
+	Takes func() time.Duration
 }
+
+// salesforceLong is when a call counts as a long one, and salesforceOpen how many of those an org may have at once (docs:
+// API request limits and allocations, concurrent API request limits, production orgs).
+const (
+	salesforceLong = 20 * time.Second
+	salesforceOpen = 25
+)
 
 // Salesforce is a simulated org: the token endpoint, records of some objects and their description, as far as
 // developer.salesforce.com publishes how they behave (REST API, version 62.0), under /services. Where that is silent it
@@ -44,7 +54,8 @@ type Salesforce struct {
 	records  []*SalesforceRecord // in the order of creation
 	sessions map[string]int      // calls made in each
 	tokens   int
-	used     int // of the day's calls
+	used     int         // of the day's calls
+	open     []time.Time // since when calls are going on, oldest first
 	calls    map[string]int
 	refuse   []salesforceFault // for each record to be refused
 }
@@ -172,8 +183,15 @@ func (s *Salesforce) route(name string, next func(*salesforceCall) salesforceRep
 }
 
 func (s *Salesforce) admit(name string, r *http.Request, next func(*salesforceCall) salesforceReply) salesforceReply {
-	if refused, ok := s.enter(name, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")); !ok {
+	now := s.o.Clock.Now()
+	if refused, ok := s.enter(name, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), now); !ok {
 		return refused
+	}
+	defer s.leave(now)
+	if s.o.Takes != nil {
+		if s.o.Clock.Sleep(r.Context(), s.o.Takes()) != nil {
+			return salesforceRefusal(503, "SERVER_UNAVAILABLE", "The caller has gone away.")
+		}
 	}
 	body, ok := readBody(r)
 	if !ok || len(body) > 0 && !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
@@ -203,8 +221,8 @@ func (s *Salesforce) admit(name string, r *http.Request, next func(*salesforceCa
 	return next(c)
 }
 
-// enter counts a call in: it needs a session, and the org must have calls left.
-func (s *Salesforce) enter(name, token string) (salesforceReply, bool) {
+// enter counts a call in: it needs a session, and the org must have calls left and not too many long ones going on.
+func (s *Salesforce) enter(name, token string, now time.Time) (salesforceReply, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	made, live := s.sessions[token]
@@ -215,8 +233,20 @@ func (s *Salesforce) enter(name, token string) (salesforceReply, bool) {
 	if s.used >= s.o.DailyCalls {
 		return salesforceRefusal(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."), false
 	}
+	if n := len(s.open); n >= salesforceOpen && now.Sub(s.open[salesforceOpen-1]) >= salesforceLong {
+		return salesforceRefusal(403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentRequests (Concurrent API Requests) Limit exceeded."), false
+	}
 	s.sessions[token]++
 	s.used++
+	s.open = append(s.open, now)
 	s.calls[name]++
 	return salesforceReply{}, true
+}
+
+// leave counts a call out that began then.
+func (s *Salesforce) leave(begun time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.open, begun)
+	s.open = slices.Delete(s.open, i, i+1)
 }

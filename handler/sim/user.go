@@ -77,7 +77,7 @@ func (t *Tenant) find(key string) *resident {
 		return nil
 	}
 	for _, u := range t.order {
-		if upn, _ := u.last()["userPrincipalName"].(string); strings.EqualFold(upn, key) && !u.deleted() {
+		if strings.EqualFold(u.upn, key) && !u.deleted() {
 			return u
 		}
 	}
