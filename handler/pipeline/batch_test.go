@@ -73,6 +73,21 @@ func TestUsersOfOneReadGoInOneCallAndEachHasAnOutcomeOfItsOwn(t *testing.T) {
 	})
 }
 
+func TestACallForManyUsersIsOneOfTheRate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, b := newBulkWorld(t)
+		w.engine.Destinations[0].Rate, w.engine.Destinations[0].Burst, w.engine.Destinations[0].Concurrency = 1, 5, 1
+		for n := range 7 * 15 {
+			w.signUp(n)
+		}
+		begun := time.Now().Add(time.Minute)
+		w.mustRun(time.Minute)
+		if took := time.Since(begun); len(b.calls) != 7 || took != 2*time.Second {
+			t.Errorf("%d calls in %v, want 7, of which five are a burst and two wait for a second each", len(b.calls), took)
+		}
+	})
+}
+
 func TestOneFailedCallIsOneFailureHoweverManyUsersWereInIt(t *testing.T) {
 	unavailable := &signup.Error{Class: signup.Transient, Code: "unavailable", Status: 503}
 	for name, fail := range map[string]error{"as it is": unavailable, "wrapped": fmt.Errorf("add 10 users: %w", unavailable)} {

@@ -82,6 +82,37 @@ func TestBacklogBeyondMemoryIsWorkedFromTheLedger(t *testing.T) {
 	})
 }
 
+// A run of four minutes is to be over five seconds before that. The next one comes with the minute, so that what is left
+// idle at the end is lost; but whoever is begun is to be done.
+func TestARunBeginsWorkUntilABatchsTimeBeforeItsEnd(t *testing.T) {
+	for _, takes := range []time.Duration{8 * time.Second, 14 * time.Second} {
+		bubble(t, func(t *testing.T) {
+			w := newWorld(t, pipeline.Spec{Destinations: []pipeline.DestinationSpec{{Name: "crm"}}})
+			w.engine.Destinations[0].Concurrency = 8 * 15
+			for n := range int(8 * 15 * 4 * time.Minute / takes) {
+				w.signUp(n)
+			}
+			begun, last := time.Now().Add(time.Minute), make(chan time.Time, 1)
+			last <- begun
+			w.systems["crm"].before = func(context.Context, signup.Request) error {
+				<-last
+				last <- time.Now()
+				time.Sleep(takes)
+				return nil
+			}
+			sum := w.mustRun(time.Minute)
+			end := 4*time.Minute - 5*time.Second
+			from, to := end-2*max(takes, 5*time.Second), end-takes
+			if at := (<-last).Sub(begun); at < from || at > to {
+				t.Errorf("calls take %v: the last one began after %v, want %v to %v", takes, at, from, to)
+			}
+			if made := w.systems["crm"].made; sum.Users != made {
+				t.Errorf("calls take %v: %d users were settled, and %d accounts made", takes, sum.Users, made)
+			}
+		})
+	}
+}
+
 func TestIntentIsDurableBeforeTheFirstByte(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())

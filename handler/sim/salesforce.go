@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"crypto/rsa"
 	"encoding/json"
 	"fmt"
@@ -189,9 +190,7 @@ func (s *Salesforce) admit(name string, r *http.Request, next func(*salesforceCa
 	}
 	defer s.leave(now)
 	if s.o.Takes != nil {
-		if s.o.Clock.Sleep(r.Context(), s.o.Takes()) != nil {
-			return salesforceRefusal(503, "SERVER_UNAVAILABLE", "The caller has gone away.")
-		}
+		_ = s.o.Clock.Sleep(context.WithoutCancel(r.Context()), s.o.Takes()) // whoever goes away has asked for it nevertheless
 	}
 	body, ok := readBody(r)
 	if !ok || len(body) > 0 && !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {

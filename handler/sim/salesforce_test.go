@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -314,6 +315,43 @@ func TestSalesforceSessionsAndLimits(t *testing.T) {
 	if got := s.Calls(); got["describe"] != 2 || got["token"] != 3 {
 		t.Errorf("calls %v", got)
 	}
+}
+
+// Of 25 calls that last 20 s or longer none more is let in; as long as they are shorter it does not matter how many there are.
+func TestSalesforceLimitsLongCallsAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.NewSalesforce(sim.SalesforceOptions{ClientID: orgKey, ClientSecret: orgSecret, Takes: func() time.Duration { return 30 * time.Second }})
+		grant := httptest.NewRequest("POST", "/services/oauth2/token", strings.NewReader("grant_type=client_credentials&client_id="+orgKey+"&client_secret="+orgSecret))
+		grant.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, grant)
+		var session struct {
+			Token string `json:"access_token"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &session); err != nil {
+			t.Fatal(err)
+		}
+		var answers [28]int
+		var calls sync.WaitGroup
+		for i, at := range [28]time.Duration{25: 19 * time.Second, 26: 20 * time.Second, 27: 31 * time.Second} {
+			calls.Go(func() {
+				time.Sleep(at)
+				r := httptest.NewRequest("GET", orgData+"/sobjects/Contact/describe", nil)
+				r.Header.Set("Authorization", "Bearer "+session.Token)
+				w := httptest.NewRecorder()
+				s.ServeHTTP(w, r)
+				if answers[i] = w.Code; w.Code == 403 && !strings.Contains(w.Body.String(), "REQUEST_LIMIT_EXCEEDED") {
+					t.Errorf("refused with %s", w.Body)
+				}
+			})
+		}
+		calls.Wait()
+		for i, got := range answers {
+			if want := map[bool]int{false: 200, true: 403}[i == 26]; got != want {
+				t.Errorf("call %d: %d, want %d", i, got, want)
+			}
+		}
+	})
 }
 
 func TestSalesforceDescribesAnObject(t *testing.T) {
