@@ -18,6 +18,7 @@ type burstResult struct {
 	took      float64 // seconds, from the first intent to the last settle
 	minimum   float64 // seconds
 	by        string  // the limit that asks for that much
+	rates     float64 // seconds: the minimum by the rates alone, whatever time calls take
 	paused    float64 // seconds between two runs
 	runs      int
 	settled   []float64 // seconds from the first intent, of each user
@@ -56,9 +57,12 @@ func (w *burstWorld) result(n int) burstResult {
 	limit(float64(w.patches)/configured("pipeline/gate.go", `patchRate += (\d+)`), "patches of users")
 	limit(float64(w.calls[atGraphWrites])/configured("entra/client.go", `updateCall\] = newPace\((\d+), time.Second\)`), "writes to the directory")
 	limit(float64(w.calls[atGraphLogs])/configured("entra/client.go", `auditCall\] = newPace\((\d+), 10\*time.Second\)`)*10, "reports")
-	systems := map[string]string{"billing": atStripe, "newsletter": atMailchimp, "crm": atSalesforce, "welcome": atWebhook}
 	for _, d := range w.engine.Destinations {
 		limit(float64(w.turns[d.Name])/d.Rate, fmt.Sprintf("%s at %v a second", d.Name, d.Rate))
+	}
+	r.rates = r.minimum
+	systems := map[string]string{"billing": atStripe, "newsletter": atMailchimp, "crm": atSalesforce, "welcome": atWebhook}
+	for _, d := range w.engine.Destinations {
 		if s := systems[d.Name]; s != "" {
 			limit(w.busy[s].Seconds()/float64(d.Concurrency), fmt.Sprintf("%s with %d calls at once", d.Name, d.Concurrency))
 		}
@@ -84,12 +88,9 @@ func configured(file, pattern string) float64 {
 	return n
 }
 
-func (r burstResult) judge(t *testing.T, full bool) {
+// judge fails the test for what is wrong; a burst may take at most so many seconds.
+func (r burstResult) judge(t *testing.T, most float64) {
 	t.Helper()
-	most := burstGoal * r.minimum
-	if !full {
-		most += burstTail
-	}
 	if len(r.settled) != r.users || r.failed > 0 {
 		t.Errorf("%s: %d of %d users settled, %d associations failed", r.mix, len(r.settled), r.users, r.failed)
 	}
@@ -111,6 +112,7 @@ func burstFigures(all []burstResult, full bool) (figures []bench.Figure) {
 		if full {
 			figures = append(figures, bench.Figure{Name: r.mix + "/time : minimum", Value: r.ratio(), Goal: fmt.Sprintf("<= %.2f", burstGoal)},
 				bench.Figure{Name: r.mix + "/time : minimum, without the pauses between runs", Value: r.within()},
+				bench.Figure{Name: r.mix + "/time : calls by their rates alone", Value: r.took / r.rates},
 				bench.Figure{Name: r.mix + "/time", Value: r.took, Unit: "s"}, bench.Figure{Name: r.mix + "/minimum", Value: r.minimum, Unit: "s"})
 		}
 	}
@@ -127,15 +129,16 @@ func burstText(n int, all []burstResult, live burstResult) string {
 		"patches, writes and reports of Graph by their pace; turns at each destination's gate by its rate; and the time that a destination's calls took by the number of calls at once. " +
 		"A turn is one user at Stripe, Mailchimp (two calls, with tags three) and the webhook, and one call for up to 15 users at Salesforce and the groups. Calls take as a rule ")
 	for i, s := range []string{atGraphReads, atGraphWrites, atStripe, atMailchimp, atSalesforce, atWebhook} {
-		fmt.Fprintf(&b, "%s%s %v", []string{", ", ""}[min(1, 1-min(i, 1))], s, burstLatency[s])
+		fmt.Fprintf(&b, "%s%s %v", []string{"", ", "}[min(i, 1)], s, burstLatency[s])
 	}
 	b.WriteString(", and one in a hundred eight times as long; the ledger takes 25 ms for a read and 40 ms for a write.\n\n" +
-		"| destinations | minimum | of which limit | time | : minimum | without pauses | calls | throttled |\n|---|---:|---|---:|---:|---:|---:|---:|\n")
+		"| destinations | minimum | of which limit | time | : minimum | without pauses | : the rates alone | calls | throttled |\n|---|---:|---|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range all {
-		fmt.Fprintf(&b, "| %s | %.0f s | %s | %.0f s | %.3f | %.3f | %d | %d |\n", r.mix, r.minimum, r.by, r.took, r.ratio(), r.within(), r.calls, r.throttled)
+		fmt.Fprintf(&b, "| %s | %.0f s | %s | %.0f s | %.3f | %.3f | %.3f | %d | %d |\n", r.mix, r.minimum, r.by, r.took, r.ratio(), r.within(), r.took/r.rates, r.calls, r.throttled)
 	}
-	fmt.Fprintf(&b, "\nWhile the %d sign up live, with all destinations, the time is %.0f s and the minimum %.0f s: %.3f.\n\n", n, live.took, live.minimum, live.ratio())
-	b.WriteString("What is left above 1 are mostly the pauses: a run ends 5 to 10 s before its four minutes are over, and the next one begins with the minute. " +
+	fmt.Fprintf(&b, "\nWhile the %d sign up live, with all destinations, the time is %.0f s and the minimum %.0f s: %.3f, since a run works whom it has "+
+		"detected at its beginning, and ends when those are done.\n\n", n, live.took, live.minimum, live.ratio())
+	b.WriteString("What is left above 1 are mostly the pauses: a run ends 5 to 12 s before its four minutes are over, and the next one begins with the minute. " +
 		"Mailchimp's limit is calls at the same time, of which 8 of 10 are used: at two calls of 400 ms a user that is less than its rate, and with tags, a third call, " +
 		"some users wait for longer than the engine lets anybody wait, and come a second time.\n")
 	return b.String()
