@@ -39,6 +39,7 @@ run: build ## Show the whole job on this machine: a simulated tenant, the destin
 test: build databases shell browser $(NODE_MODULES) ## Install what the tests need and run them all, with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./handler/... ./scripts
 	CGO_ENABLED=0 $(GO) test ./handler/soak -for $(SOAK)
+	CGO_ENABLED=0 $(GO) test ./handler/bench -run 'TestBurst$$'
 
 databases: ## Install PostgreSQL and MariaDB, which the tests start for themselves, where this is Debian and root
 	@sh .ci/databases
