@@ -18,8 +18,8 @@ import (
 
 var cold = flag.Bool("cold", false, "build the program with an empty cache, some minutes")
 
-// TestColdBuild measures what a build takes of which nothing is there yet but the sources of all modules.
-func TestColdBuild(t *testing.T) {
+// TestBuild measures what a build takes of which nothing is there yet but the sources of all modules.
+func TestBuild(t *testing.T) {
 	if !*cold {
 		t.Skip("for 'make bench', with -cold")
 	}
@@ -47,7 +47,7 @@ func TestColdBuild(t *testing.T) {
 	}
 	part := bench.Part{
 		Name: "build", Title: "A build from nothing",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestColdBuild -cold -v -timeout 30m",
+		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestBuild -cold -v -timeout 30m",
 		Figures: []bench.Figure{
 			{Name: "time", Value: took.Seconds(), Unit: "s"},
 			{Name: "compilers' CPU", Value: all.Seconds(), Unit: "s"},

@@ -13,20 +13,20 @@ import (
 	"signup-sync/handler/sim"
 )
 
-var busy = flag.Bool("busy", false, "measure the program's share of a core, two minutes")
+var cpu = flag.Bool("cpu", false, "measure the program's share of a core, two minutes")
 
 // TestCPU measures what the program computes while it works a backlog: at the services' own limits, by the wall clock, and
 // with all limits out of the way. The simulated services are in the test's process, so that what they compute is not counted.
 func TestCPU(t *testing.T) {
-	if !*busy {
-		t.Skip("for 'make bench', with -busy")
+	if !*cpu {
+		t.Skip("for 'make bench', with -args -cpu")
 	}
 	binary := built(t)
 	quota := measureWork(t, binary, 1, 2500, time.Minute)
 	lifted := measureWork(t, binary, 100, 4000, 8*time.Second)
 	part := bench.Part{
 		Name: "cpu", Title: "CPU",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestCPU -busy -v -timeout 30m",
+		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestCPU -timeout 30m -v -args -cpu",
 		Figures: []bench.Figure{
 			{Name: "at the quotas/rate", Value: quota.rate, Unit: "users/s"},
 			{Name: "at the quotas/share of one core", Value: quota.own},
@@ -54,7 +54,7 @@ type work struct {
 }
 
 // allow sets how much of Stripe and of the webhook is asked for at once.
-func (p *program) allow(rate, concurrency int) {
+func (p *process) allow(rate, concurrency int) {
 	p.t.Helper()
 	config, err := os.ReadFile(p.path("signup-sync.yaml"))
 	if err != nil {
@@ -75,27 +75,27 @@ func (p *program) allow(rate, concurrency int) {
 
 // measureWork lets people sign up, and measures for so long while they are worked.
 func measureWork(t *testing.T, binary string, rate float64, people int, long time.Duration) (w work) {
-	p := openProgram(t, binary, rate, sim.ThrottleDocumented)
+	p := openProcess(t, binary, rate, sim.ThrottleDocumented)
 	p.allow(22, 8) // what Graph takes of an app and a little more; the defaults are 15 and 10
 	if rate > 1 {
-		p = openProgram(t, binary, rate, sim.ThrottleOff)
+		p = openProcess(t, binary, rate, sim.ThrottleOff)
 		p.allow(1000, 64)
 	}
-	p.crowd.size = people
-	p.crowd.signUp(p.Tenant, people)
+	p.backlog.size = people
+	p.backlog.signUp(p.Tenant, people)
 	p.start()
 	defer p.stop()
 	ended := p.begin()
-	p.await(func() bool { return p.crowd.patches.Load() >= 400 }) // the first 300 are worked while the log is read
-	patches, own, others, begun := p.crowd.patches.Load(), p.cpu(), ownCPU(t), time.Now()
+	p.await(func() bool { return p.backlog.patches.Load() >= 400 }) // the first 300 are worked while the log is read
+	patches, own, others, begun := p.backlog.patches.Load(), p.cpu(), ownCPU(t), time.Now()
 	select {
 	case <-ended:
-		t.Fatalf("the run has ended before it was measured for %v: %d patches", long, p.crowd.patches.Load())
+		t.Fatalf("the run has ended before it was measured for %v: %d patches", long, p.backlog.patches.Load())
 	case <-time.After(long):
 	}
 	took := time.Since(begun).Seconds()
 	return work{
-		rate: float64(p.crowd.patches.Load()-patches) / took,
+		rate: float64(p.backlog.patches.Load()-patches) / took,
 		own:  (p.cpu() - own).Seconds() / took, others: (ownCPU(t) - others).Seconds() / took,
 	}
 }

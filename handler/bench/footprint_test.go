@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"signup-sync/handler/bench"
+	"signup-sync/handler/ledger/ledgertest"
 	"signup-sync/handler/sim"
 )
 
@@ -33,12 +34,12 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := openProgram(t, binary, 100, sim.ThrottleOff)
-	p.crowd.size = 20_000
-	p.crowd.signUp(p.Tenant, 2000)
+	p := openProcess(t, binary, 100, sim.ThrottleOff)
+	p.backlog.size = 20_000
+	p.backlog.signUp(p.Tenant, 2000)
 	p.start()
 	p.begin()
-	p.await(func() bool { return p.crowd.pages.Load() > 20 && p.crowd.patches.Load() >= 500 })
+	p.await(func() bool { return p.backlog.pages.Load() > 20 && p.backlog.patches.Load() >= 500 })
 	if m := p.memory(); m.most > maxPeak {
 		t.Errorf("got %.0f MB, want at most %.0f", m.most, maxPeak)
 	}
@@ -62,21 +63,20 @@ func TestFootprint(t *testing.T) {
 	start, m := measureStart(t, binary)
 	add("start/first answer, median of 11", start.Seconds()*1000, "ms", "")
 	add("start/memory", m.now, "MB", "")
+	m = measureIdle(t, binary)
+	add("idle", m.now, "MB", fmt.Sprintf("<= %.0f", maxIdle))
+	add("idle/not the file's", m.own, "MB", "")
 	var text strings.Builder
 	text.WriteString("The program as it is deployed, its ledger in a SQLite file, against simulated services by HTTPS. The clock runs 20 times as fast, " +
-		"and so do all limits. The log has so many sign-ups in pages of 999, all of the same minute: a first run finds them, and the rest of it and a second run " +
-		"work them. Memory is the process's resident set; the pages of the program's file are in it, which the system can take back. Idle is a minute after the second run.\n\n" +
+		"and so do all limits. The log has so many sign-ups in pages of 999, all of the same minute: a run or two find them, and one more works " +
+		"on. Memory is the process's resident set; the pages of the program's file are in it, which the system can take back. Idle is a minute after that.\n\n" +
 		"| sign-ups waiting | most, MB | idle, MB | of it not the file's, MB | worked |\n|---|---|---|---|---|\n")
 	plot := bench.Plot{Name: "memory", Title: "Memory and backlog", X: "sign-ups waiting", Y: "MB", LogX: true,
 		Series: []bench.Series{{Name: "most"}, {Name: "idle"}}}
 	for _, size := range []int{1000, 10_000, 100_000} {
 		m, worked := measureBacklog(t, binary, size)
 		fmt.Fprintf(&text, "| %d | %.0f | %.0f | %.0f | %d |\n", size, m.most, m.now, m.own, worked)
-		idle := ""
-		if size == 1000 { // what an instance has seen in the last hour at most, but for a backlog
-			idle = fmt.Sprintf("<= %.0f", maxIdle)
-		}
-		add(fmt.Sprintf("idle/%d", size), m.now, "MB", idle)
+		add(fmt.Sprintf("idle/%d", size), m.now, "MB", "")
 		add(fmt.Sprintf("most/%d", size), m.most, "MB", fmt.Sprintf("<= %.0f", maxPeak))
 		for i, value := range []float64{m.most, m.now} {
 			plot.Series[i].Points = append(plot.Series[i].Points, [2]float64{float64(size), value})
@@ -89,7 +89,7 @@ func TestFootprint(t *testing.T) {
 }
 
 func measureStart(t *testing.T, binary string) (median time.Duration, m memory) {
-	p := openProgram(t, binary, 1, sim.ThrottleDocumented)
+	p := openProcess(t, binary, 1, sim.ThrottleDocumented)
 	var took []time.Duration
 	for range 11 {
 		took = append(took, p.start())
@@ -101,22 +101,45 @@ func measureStart(t *testing.T, binary string) (median time.Duration, m memory) 
 	return took[len(took)/2], m
 }
 
-func measureBacklog(t *testing.T, binary string, size int) (m memory, worked int) {
-	const known = 12_000 // more than two runs work; the simulation is slow with more
-	p := openProgram(t, binary, 20, sim.ThrottleDocumented)
-	p.settings["AzureFunctionsJobHost__functionTimeout"] = "00:01:30" // so that a run takes a minute at most
-	p.crowd.size = size
-	p.crowd.signUp(p.Tenant, min(size, known))
+// measureIdle has the ledger where it is in Azure, in Table Storage, so that SQLite has no memory: a minute after 200 people
+// were worked, and after another run.
+func measureIdle(t *testing.T, binary string) memory {
+	p := openProcess(t, binary, 20, sim.ThrottleDocumented)
+	p.settings["LEDGER"], p.settings["AzureWebJobsStorage"] = "tables", ledgertest.StartAzurite(t)
+	p.backlog.size = 200
+	p.backlog.signUp(p.Tenant, 200)
 	p.start()
 	defer p.stop()
-	for i := range 2 {
+	if s := p.run(); s.Users < 200 {
+		t.Errorf("200 sign-ups: %d were worked", s.Users)
+	}
+	p.run()
+	time.Sleep(time.Minute)
+	return p.memory()
+}
+
+// measureBacklog lets the program run until it has found everybody, and once more.
+func measureBacklog(t *testing.T, binary string, size int) (m memory, worked int) {
+	const known, most = 12_000, 5 // the simulation is slow with more people
+	p := openProcess(t, binary, 20, sim.ThrottleDocumented)
+	p.settings["AzureFunctionsJobHost__functionTimeout"] = "00:01:30" // so that a run takes a minute at most
+	p.backlog.size = size
+	p.backlog.signUp(p.Tenant, min(size, known))
+	p.start()
+	defer p.stop()
+	for runs := 1; ; runs++ {
 		s := p.run()
-		if worked += s.Users; i == 0 && s.Detectors[0].Events < size {
-			t.Errorf("%d sign-ups: the first run has seen %d", size, s.Detectors[0].Events)
+		worked += s.Users
+		if s.Detectors[0].Events >= size {
+			break
+		}
+		if runs == most {
+			t.Errorf("%d sign-ups: after %d runs %d are seen", size, runs, s.Detectors[0].Events)
+			break
 		}
 	}
-	if worked == 0 || worked > known {
-		t.Errorf("%d sign-ups: %d were worked, of whom %d are in the tenant", size, worked, known)
+	if worked += p.run().Users; worked == 0 || worked > known {
+		t.Errorf("%d sign-ups: %d were worked, of whom %d are in the tenant", size, worked, min(size, known))
 	}
 	time.Sleep(time.Minute)
 	return p.memory(), worked

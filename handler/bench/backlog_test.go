@@ -13,11 +13,11 @@ import (
 	"signup-sync/handler/sim"
 )
 
-// crowd is an audit log with any number of sign-ups, in front of a simulated tenant that has only those of them who are
+// backlog is an audit log with any number of sign-ups, in front of a simulated tenant that has only those of them who are
 // worked: the simulation holds every user and every record, and looks at all of them for each page. Records are computed,
 // of the size that Graph's have, 2.3 KB; pages have as many as are asked for, and the simulation's limit is not asked, since
 // the program keeps a pace of its own.
-type crowd struct {
+type backlog struct {
 	http.Handler // the simulations
 	size         int
 	at           time.Time    // when they all signed up
@@ -26,30 +26,30 @@ type crowd struct {
 }
 
 // user is the nth one's id.
-func (c *crowd) user(n int) signup.UserID {
+func (b *backlog) user(n int) signup.UserID {
 	return signup.UserID(fmt.Sprintf("75b523ca-%04x-4ddf-80af-%012x", n%65536, n))
 }
 
-// signUp brings the first n of the crowd into the tenant.
-func (c *crowd) signUp(t *sim.Tenant, n int) {
+// signUp brings the first n of them into the tenant.
+func (b *backlog) signUp(t *sim.Tenant, n int) {
 	for i := range n {
-		t.SignUp(sim.Person{ID: c.user(i), Email: fmt.Sprintf("bench%d@example.com", i), GivenName: "Ada", Surname: fmt.Sprintf("Bench %d", i),
+		t.SignUp(sim.Person{ID: b.user(i), Email: fmt.Sprintf("bench%d@example.com", i), GivenName: "Ada", Surname: fmt.Sprintf("Bench %d", i),
 			Attributes: map[string]any{"marketingOptIn": true}})
 	}
 }
 
-func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (b *backlog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPatch {
-		c.patches.Add(1)
+		b.patches.Add(1)
 	}
 	if r.URL.Path != "/v1.0/auditLogs/directoryAudits" || r.Header.Get("Authorization") == "" {
-		c.Handler.ServeHTTP(w, r)
+		b.Handler.ServeHTTP(w, r)
 		return
 	}
 	query := r.URL.Query()
 	size := 0
-	if c.within(query.Get("$filter")) {
-		size = c.size
+	if b.within(query.Get("$filter")) {
+		size = b.size
 	}
 	first, _ := strconv.Atoi(query.Get("$skiptoken")) // none on the first page
 	top, err := strconv.Atoi(query.Get("$top"))
@@ -59,28 +59,28 @@ func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	after := min(first+top, size)
 	if after > first {
-		c.pages.Add(1)
+		b.pages.Add(1)
 	}
-	var b bytes.Buffer
-	b.WriteString(`{"@odata.context":"https://graph.microsoft.com/v1.0/$metadata#auditLogs/directoryAudits"`)
+	var page bytes.Buffer
+	page.WriteString(`{"@odata.context":"https://graph.microsoft.com/v1.0/$metadata#auditLogs/directoryAudits"`)
 	if after < size {
 		query.Set("$skiptoken", strconv.Itoa(after))
-		fmt.Fprintf(&b, `,"@odata.nextLink":"https://%s%s?%s"`, r.Host, r.URL.Path, query.Encode())
+		fmt.Fprintf(&page, `,"@odata.nextLink":"https://%s%s?%s"`, r.Host, r.URL.Path, query.Encode())
 	}
-	b.WriteString(`,"value":[`)
+	page.WriteString(`,"value":[`)
 	for n := first; n < after; n++ {
 		if n > first {
-			b.WriteByte(',')
+			page.WriteByte(',')
 		}
-		fmt.Fprintf(&b, auditRecord, c.user(n), c.at.Format("2006-01-02T15:04:05.0000000Z"))
+		fmt.Fprintf(&page, auditRecord, b.user(n), b.at.Format("2006-01-02T15:04:05.0000000Z"))
 	}
-	b.WriteString(`]}`)
+	page.WriteString(`]}`)
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = b.WriteTo(w) // to nobody, if the program is gone
+	_, _ = page.WriteTo(w) // to nobody, if the program is gone
 }
 
 // within reports that a filter is for what people do who sign up, when they did.
-func (c *crowd) within(filter string) bool {
+func (b *backlog) within(filter string) bool {
 	if !strings.Contains(filter, "activityDisplayName eq 'Add user'") {
 		return false
 	}
@@ -90,7 +90,7 @@ func (c *crowd) within(filter string) bool {
 		if words[i] != "activityDateTime" || err != nil {
 			continue
 		}
-		if words[i+1] == "ge" && c.at.Before(at) || words[i+1] == "le" && c.at.After(at) {
+		if words[i+1] == "ge" && b.at.Before(at) || words[i+1] == "le" && b.at.After(at) {
 			return false
 		}
 	}

@@ -26,11 +26,11 @@ const (
 	benchHook   = "whsec_c2ltdWxhdGVkLXNpbXVsYXRlZC1zaW11bGF0ZWQ="
 )
 
-// program is the program as it is deployed, in a process of its own, and what it speaks to in this one: the simulated tenant
+// process is the program as it is deployed, in a process of its own, and what it speaks to in this one: the simulated tenant
 // and destinations, by HTTPS, and a ledger in a file.
-type program struct {
+type process struct {
 	*sim.World
-	crowd    *crowd // in front of it
+	backlog  *backlog // in front of it
 	t        *testing.T
 	dir      string
 	binary   string
@@ -51,11 +51,11 @@ func built(t *testing.T) (binary string) {
 	return binary
 }
 
-// openProgram serves what the program needs, for the configuration of the repository. Nothing lags, so that all is to be
+// openProcess serves what the program needs, for the configuration of the repository. Nothing lags, so that all is to be
 // done at once. A clock that runs faster raises all limits, the program's and the services', by its rate.
-func openProgram(t *testing.T, binary string, rate float64, throttle sim.Throttle) *program {
+func openProcess(t *testing.T, binary string, rate float64, throttle sim.Throttle) *process {
 	t.Helper()
-	p := &program{t: t, dir: t.TempDir(), binary: binary, clock: signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: rate}}
+	p := &process{t: t, dir: t.TempDir(), binary: binary, clock: signup.ScaledClock{Start: time.Now().UTC().Truncate(time.Second), Rate: rate}}
 	life := time.Duration(rate * float64(time.Hour)) // clients keep tokens by the machine's clock
 	p.World = &sim.World{
 		Tenant: sim.NewTenant(sim.TenantOptions{ID: benchTenant, Clock: p.clock, Seed: 1, Type: sim.External, Throttle: throttle, Duplicates: -1,
@@ -65,8 +65,8 @@ func openProgram(t *testing.T, binary string, rate float64, throttle sim.Throttl
 		Stripe:  sim.NewStripe(sim.StripeOptions{Clock: p.clock, APIKey: benchSecret}),
 		Webhook: sim.NewWebhook(sim.WebhookOptions{Clock: p.clock, Secrets: []string{benchHook}}),
 	}
-	p.crowd = &crowd{Handler: p.World, at: p.clock.Start.Add(-time.Minute)}
-	server, err := sim.Serve(t.Context(), "127.0.0.1:0", p.crowd)
+	p.backlog = &backlog{Handler: p.World, at: p.clock.Start.Add(-time.Minute)}
+	server, err := sim.Serve(t.Context(), "127.0.0.1:0", p.backlog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +85,11 @@ func openProgram(t *testing.T, binary string, rate float64, throttle sim.Throttl
 	return p
 }
 
-func (p *program) path(name string) string { return filepath.Join(p.dir, name) }
+func (p *process) path(name string) string { return filepath.Join(p.dir, name) }
 
 // configure writes the repository's configuration without its SQL destination, which is a file of the program's own here
 // and no work for somebody else, and with a first window of an hour, of which the log is read in two calls rather than 48.
-func (p *program) configure() {
+func (p *process) configure() {
 	p.t.Helper()
 	text, err := os.ReadFile("../../signup-sync.yaml")
 	if err != nil {
@@ -106,7 +106,7 @@ func (p *program) configure() {
 }
 
 // start starts the program, and returns how long it took to its first answer.
-func (p *program) start() time.Duration {
+func (p *process) start() time.Duration {
 	p.t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -143,7 +143,7 @@ func (p *program) start() time.Duration {
 	}
 }
 
-func (p *program) stop() {
+func (p *process) stop() {
 	_ = p.cmd.Process.Kill() // it may be dead already
 	<-p.done
 }
@@ -158,12 +158,12 @@ type summary struct {
 }
 
 // invoke is what the host does at each turn of the timer.
-func (p *program) invoke() (*http.Response, error) {
+func (p *process) invoke() (*http.Response, error) {
 	return http.Post(p.root+"/SyncNewUsers", "application/json", strings.NewReader(`{"Data":{"timer":{}},"Metadata":{}}`))
 }
 
 // begin begins a run that the program may be killed in.
-func (p *program) begin() (ended chan struct{}) {
+func (p *process) begin() (ended chan struct{}) {
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -175,18 +175,18 @@ func (p *program) begin() (ended chan struct{}) {
 }
 
 // await returns when something is so.
-func (p *program) await(so func() bool) {
+func (p *process) await(so func() bool) {
 	p.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.stop()
-			p.t.Fatalf("after a minute the program has come to page %d of the log, and to %d users: %s", p.crowd.pages.Load(), p.crowd.patches.Load(), p.log.String())
+			p.t.Fatalf("after a minute the program has come to page %d of the log, and to %d users: %s", p.backlog.pages.Load(), p.backlog.patches.Load(), p.log.String())
 		}
 	}
 }
 
 // run invokes SyncNewUsers, and returns when the run is over.
-func (p *program) run() (s summary) {
+func (p *process) run() (s summary) {
 	p.t.Helper()
 	resp, err := p.invoke()
 	if err != nil {
@@ -215,7 +215,7 @@ type memory struct {
 	own  float64 // RssAnon: not of the program's file, whose pages the system can take back
 }
 
-func (p *program) memory() (m memory) {
+func (p *process) memory() (m memory) {
 	p.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
@@ -240,7 +240,7 @@ func (p *program) memory() (m memory) {
 }
 
 // cpu is how long the program has computed, user and system.
-func (p *program) cpu() time.Duration {
+func (p *process) cpu() time.Duration {
 	p.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
