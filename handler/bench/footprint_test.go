@@ -45,8 +45,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestFootprint measures, with a backlog of each size: everybody in it is found by a first run, and waits in the ledger for the
-// next ones.
+// TestFootprint measures the start, an idle program, and one with backlogs of three sizes.
 func TestFootprint(t *testing.T) {
 	if !*footprint {
 		t.Skip("for 'make bench', with -footprint")
