@@ -13,13 +13,13 @@ PLAINJS := handler/bench/plainjs
 AXE     := handler/status/npm
 NODE_MODULES := $(AZURITE)/node_modules $(FROMNPM)/node_modules $(PLAINJS)/node_modules $(AXE)/node_modules
 
-# What 'make bench' measures, one after the other, so that none disturbs another. 'go test' has a -cpu of its own.
+# What 'make bench' measures, one after the other, so that none disturbs another.
 PARTS   ?= burst compare cpu footprint size cost growth decode build
 BURST   ?= 10000
 MEASURE := BENCH_DIR=bin/bench CGO_ENABLED=0 $(GO) test -count 1 -timeout 60m -v
 MEASURES_burst     := -run TestBurst -burst $(BURST)
 MEASURES_compare   := -run TestCompare -compare
-MEASURES_cpu       := -run TestCPU -args -cpu
+MEASURES_cpu       := -run TestCPU -busy
 MEASURES_footprint := -run TestFootprint -footprint
 MEASURES_size      := -run TestSize -size
 MEASURES_cost      := -run TestCost -cost
@@ -64,7 +64,7 @@ bench-decode:
 	$(MEASURE) ./handler/entra -run TestDecode -decode
 
 bench-build:
-	$(MEASURE) ./handler/bench -run TestBuild -cold
+	$(MEASURE) ./handler/bench -run TestColdBuild -cold
 
 growth: $(NODE_MODULES) ## Measure what a run, a sweep and a census cost with ROWS settled rows in the ledger, some minutes
 	$(MEASURE) ./handler/pipeline -run TestGrowth -growth $(ROWS)
