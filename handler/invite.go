@@ -228,6 +228,9 @@ func (w *invitations) act(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	slices.SortStableFunc(w.left, func(a, b invitee) int { // who may have to be waited for comes last
+		return w.lost[a.key()].Compare(w.lost[b.key()])
+	})
 	for i, one := range w.left {
 		o, err := s.send(ctx, one, w.lost[one.key()])
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -401,6 +402,20 @@ func TestAnInvitedGuestIsBroughtToTheDestinations(t *testing.T) {
 		if err != nil && suffix == "" || bytes.Contains(ledger, []byte("fabrikam")) || bytes.Contains(ledger, []byte("ann")) {
 			t.Errorf("the ledger%s names somebody, or cannot be read: %v", suffix, err)
 		}
+	}
+}
+
+// Whose answer was lost by a process that died may have to be waited for; the others are not.
+func TestWhoMayHaveToBeWaitedForComesLast(t *testing.T) {
+	p := openPost(t, sim.TenantOptions{}, three...)
+	p.append(`{"tenant":"` + simTenant + `","line":2,"email":"ann@fabrikam.com","state":"sending","at":"` + p.clock.Now().Format(time.RFC3339) + `"}` + "\n")
+	p.demand(0, p.args("--yes"), "invited 3.")
+	var order []string
+	for _, m := range p.Tenant.Mails() {
+		order = append(order, m.To)
+	}
+	if diff := cmp.Diff(order, []string{"bob@fabrikam.com", "cid@fabrikam.com", "ann@fabrikam.com"}); diff != "" {
+		t.Errorf("got, want:\n%s", diff)
 	}
 }
 
