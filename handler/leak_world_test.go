@@ -206,7 +206,8 @@ func (w *leakWorld) collector() (root string) {
 		if n++; n%8 < 4 {
 			return false
 		}
-		explain(rw, 401, fmt.Sprint(r.Header, string(c.Bytes()[max(0, len(c.Bytes())-2000):])))
+		said := c.Bytes()
+		explain(rw, 401, fmt.Sprint(r.Header, string(said[max(0, len(said)-2000):])))
 		return true
 	}
 	s := httptest.NewServer(&c)
