@@ -264,6 +264,8 @@ func nameNote(r *http.Request, o entityWrite, current *ledger.Ledger) string {
 		return "census moved"
 	case o.key == "certificate":
 		return "certificate stored"
+	case o.key == "history":
+		return "history kept"
 	case !strings.HasPrefix(o.key, "watermark|"):
 		return "? the note " + o.key
 	case width(is) > width(was):
