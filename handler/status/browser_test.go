@@ -16,6 +16,7 @@ var picture = flag.Bool("picture", false, "write docs/status.png, the README's p
 
 // TestInABrowser shows the page in Chromium as people see it.
 func TestInABrowser(t *testing.T) {
+	t.Parallel()
 	b := openBrowser(t)
 	for _, c := range []struct {
 		name string

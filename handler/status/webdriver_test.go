@@ -190,7 +190,7 @@ func (b *browser) screenshot(name string) {
 func (b *browser) picture(file string) {
 	b.t.Helper()
 	var shot struct{ Data []byte }
-	b.cdp("Page.captureScreenshot", object{"format": "png", "captureBeyondViewport": true, "clip": object{"x": 0, "y": 0, "width": 1200, "height": 890, "scale": 1}}, &shot)
+	b.cdp("Page.captureScreenshot", object{"format": "png", "captureBeyondViewport": true, "clip": object{"x": 0, "y": 0, "width": 1200, "height": 896, "scale": 1}}, &shot)
 	full, err := png.Decode(bytes.NewReader(shot.Data))
 	if err != nil {
 		b.t.Fatal(err)

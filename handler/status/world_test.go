@@ -2,6 +2,7 @@ package status_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -38,6 +39,7 @@ func (blind) Retention() time.Duration                                          
 type world struct {
 	t      testing.TB
 	ledger *ledger.Ledger
+	file   string // of a ledger on disk
 	engine *pipeline.Engine
 }
 
@@ -49,12 +51,15 @@ func newWorld(t testing.TB) *world { t.Helper(); return worldOn(t, ledger.Memory
 // worldOnDisk keeps it where finding something among 100,000 rows costs what it should.
 func worldOnDisk(t testing.TB) *world {
 	t.Helper()
-	l, err := ledger.OpenSQLite(filepath.Join(t.TempDir(), "ledger.db"), tenant)
+	file := filepath.Join(t.TempDir(), "ledger.db")
+	l, err := ledger.OpenSQLite(file, tenant)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() }) // the folder goes anyway
-	return worldOn(t, l)
+	w := worldOn(t, l)
+	w.file = file
+	return w
 }
 
 func worldOn(t testing.TB, l *ledger.Ledger) *world {
@@ -114,6 +119,25 @@ func (w *world) settle(from, to int) {
 			}
 			rows = nil
 		}
+	}
+}
+
+// multiply makes as many users of the one who is settled: to insert each would take minutes under the race detector.
+func (w *world) multiply(users int) {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+w.file)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.Exec(`with recursive other(id) as (select 1 union all select id + 1 from other where id < ?)
+		insert into signups select tenant, replace(key, ?, printf('75b523ca-d064-4ddf-80af-%012d', id)), version, mark,
+		replace(body, ?, printf('75b523ca-d064-4ddf-80af-%012d', id)) from signups, other`, users-1, string(userID(0)), string(userID(0)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if rows, err := w.ledger.Get(context.Background(), []signup.UserID{userID(0), userID(users - 1)}); err != nil || len(rows) != 2 && users > 1 {
+		w.t.Fatalf("of %d users there are %d, %v", users, len(rows), err)
 	}
 }
 
