@@ -173,7 +173,7 @@ func namesPolicy(p project, f *findings) {
 		}
 	}
 	var served []string
-	for _, m := range regexp.MustCompile(`"(\w+)": a\.`).FindAllStringSubmatch(p["handler/serve.go"], -1) {
+	for _, m := range regexp.MustCompile(`"(\w+)": (?:frugal\()?a\.`).FindAllStringSubmatch(p["handler/serve.go"], -1) {
 		served = append(served, m[1])
 	}
 	f.same("functions that the program serves, against the package", served, functionNames())
