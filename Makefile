@@ -37,7 +37,7 @@ run: build ## Show the whole job on this machine: a simulated tenant, the destin
 	$(HANDLER) local --signups $(SIGNUPS)$(if $(KEEP), --keep)
 
 test: build databases shell browser $(NODE_MODULES) ## Install what the tests need and run them all, with the race detector
-	CGO_ENABLED=1 $(GO) test -race ./handler/... ./scripts
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./handler/... ./scripts
 	CGO_ENABLED=0 $(GO) test ./handler/soak -for $(SOAK)
 	CGO_ENABLED=0 $(GO) test ./handler/bench -run 'TestBurst$$'
 

@@ -144,6 +144,7 @@ func dieAtTheLedger(w *crashWorld) {
 		{"lease renewed", people},
 		{"row settled", people},
 		{"lease freed", people},
+		{"history kept", people},
 		{"intent written", failing(http.StatusServiceUnavailable)},
 		{"breakers saved", failing(http.StatusUnauthorized)},
 	} {

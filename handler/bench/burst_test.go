@@ -27,9 +27,9 @@ const (
 	burstRun = 4 * time.Minute
 	// burstGoal is how much longer than the quotas demand a burst may take.
 	burstGoal = 1.10
-	// burstTail is what the last user of a burst may take longer, with calls that are slow: in a burst of some hundreds
-	// it shows, in one of thousands it does not.
-	burstTail = 4.0
+	// burstTail is what the last users of a burst may take longer, whose calls are slow, one after the other: in a burst of
+	// some hundreds it shows, in one of thousands it does not.
+	burstTail = 6.0
 )
 
 // arrive lets n people sign up within ten minutes.
