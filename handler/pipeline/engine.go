@@ -116,8 +116,8 @@ type run struct {
 
 	recording chan struct{}     // held while a detector records; a channel, since the ledger is asked meanwhile
 	abort     func()            // ends what the run is doing, when the lease is lost
-	fresh     chan []signup.Row // users just detected, with a durable intent; closed when detection is over
-	waiting   atomic.Bool       // detection has recorded users without one
+	fresh     chan []signup.Row // users just detected, with a durable intent; nil = some without; closed when detection is over
+	waiting   atomic.Bool       // the latter was said, and the work has not looked yet
 
 	mu      sync.Mutex
 	sum     Summary
@@ -130,7 +130,7 @@ type run struct {
 
 func (e *Engine) newRun(t Trigger) *run {
 	clock := signup.Steady(e.Clock)
-	r := &run{Engine: e, Clock: clock, trigger: t, start: clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers)}
+	r := &run{Engine: e, Clock: clock, trigger: t, start: clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers+1)}
 	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
 	r.log = e.Log.With("run", r.id, "invocation", t.Invocation)
 	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}

@@ -201,6 +201,10 @@ func (r *run) saveHistory(ctx context.Context) error {
 		if n.Name = historyNote; decodeNote(n, &h) != nil {
 			h = History{} // of another version: it begins anew
 		}
+		if slices.ContainsFunc(h.Runs, func(written RunRecord) bool { return written.Run == r.id }) {
+			err = nil // the answer was lost, and the next run has written since
+			break
+		}
 		if n.Body, err = h.plus(r, record, certificate).encode(); err != nil {
 			return err
 		}
@@ -276,7 +280,7 @@ func (sum Summary) Record() RunRecord {
 	s := RunRecord{Run: sum.Run, Started: sum.Started.Truncate(time.Second), Ended: sum.Ended.Truncate(time.Millisecond), Users: sum.Users}
 	for _, d := range sum.Detectors {
 		s.Detectors = append(s.Detectors, DetectorRecord{Name: d.Name, Events: d.Events, New: d.New, Trouble: d.Trouble})
-		if s.From.IsZero() || d.From.Before(s.From) {
+		if s.From.IsZero() || !d.From.IsZero() && d.From.Before(s.From) {
 			s.From = d.From.Truncate(time.Second)
 		}
 		s.To = later(s.To, d.To.Truncate(time.Second))

@@ -214,6 +214,58 @@ func (r *racedLedger) PutNote(ctx context.Context, n signup.Note) (signup.Note, 
 	return r.Ledger.PutNote(ctx, n)
 }
 
+// A write whose answer is lost, and over which the next run has written by the time that it is looked for, is not done again.
+func TestHistoryCountsARunOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.signUp(1)
+		w.engine.Ledger = &deafLedger{Ledger: w.ledger}
+		w.mustRun(time.Minute)
+		h := w.history()
+		wantFlows(t, "written, and said not to be", h.Hours, map[int]pipeline.Flow{0: {1, 1, 0, 0}})
+		if len(h.Runs) != 1 {
+			t.Errorf("got runs %+v", h.Runs)
+		}
+	})
+}
+
+// deafLedger writes the history and takes it for not written.
+type deafLedger struct{ signup.Ledger }
+
+func (d *deafLedger) PutNote(ctx context.Context, n signup.Note) (signup.Note, error) {
+	n, err := d.Ledger.PutNote(ctx, n)
+	if err == nil && n.Name == "history" {
+		err = signup.ErrConflict
+	}
+	return n, err
+}
+
+func TestHistoryShowsTheWindowOfThoseDetectorsThatWereRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.mustRun(0)
+		w.signUp(1)
+		w.engine.Ledger = unreadNote{w.ledger, "watermark|directory"}
+		w.mustRun(time.Minute)
+		if r := w.history().Runs[0]; r.From.IsZero() || r.Detectors[1].Trouble == "" {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// unreadNote cannot read one note.
+type unreadNote struct {
+	signup.Ledger
+	name string
+}
+
+func (u unreadNote) Note(ctx context.Context, name string) (signup.Note, error) {
+	if name == u.name {
+		return signup.Note{}, &signup.Error{Class: signup.Transient, Code: "unavailable"}
+	}
+	return u.Ledger.Note(ctx, name)
+}
+
 func TestHistoryKnowsTheCertificate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, spec())

@@ -178,7 +178,7 @@ func (r *run) end(ctx context.Context) error {
 	r.tellBreakers()
 	r.log.Info("run done", "users", r.sum.Users, "new", r.sum.newUsers(), "detectors", r.sum.Detectors, "destinations", r.sum.Destinations)
 	err := r.saveState(ctx)
-	err = errors.Join(r.freeLease(ctx, &r.sum), err)
+	err = errors.Join(r.freeLease(ctx, r.sum.short()), err)
 	if lost := r.saveHistory(ctx); lost != nil {
 		r.log.Info("history not written; what this run has counted is not in it", "err", lost)
 	}

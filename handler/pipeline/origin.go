@@ -37,6 +37,12 @@ func (r *run) hear(ctx context.Context, rows []signup.Row, users map[signup.User
 	answers := make([]hearing, len(guests))
 	r.Each(len(guests), func(i int) {
 		a := &answers[i]
+		defer func() {
+			if v := recover(); v != nil {
+				r.panicked("entitlement management", v)
+				a.err = &signup.Error{Class: signup.Transient, Code: "panic"}
+			}
+		}()
 		a.requested, a.err = r.Entitlements.Requested(ctx, guests[i])
 		if age := r.Clock.Now().Sub(guests[i].Created); a.err == nil && !a.requested && age < settles {
 			a.err = &signup.Error{Class: signup.Transient, Code: "in-progress", RetryAfter: settles - age}

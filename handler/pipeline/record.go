@@ -35,6 +35,7 @@ func (w *watch) record(ctx context.Context, detector string, events []signup.Eve
 	}
 	now := r.Clock.Now()
 	var insert, reopen []signup.Row
+	waiting := false // there are users to be worked from the ledger
 	for _, e := range events {
 		row, ok := there[e.User]
 		if !ok {
@@ -42,16 +43,18 @@ func (w *watch) record(ctx context.Context, detector string, events []signup.Eve
 			if row.Owner = r.id; r.room() {
 				row = row.Intend(r.id, now)
 			} else {
-				r.waiting.Store(true)
+				waiting = true
 			}
 			insert = append(insert, row)
 		} else if again := comeBack(row, e, detector, now); again.Due != row.Due {
 			again.Owner = r.id
-			reopen = append(reopen, again)
+			reopen, waiting = append(reopen, again), true
 		}
 	}
+	if waiting { // also if only some of them, or the answer, are lost
+		defer r.lookAtLedger()
+	}
 	if len(reopen) > 0 {
-		r.waiting.Store(true)
 		if _, err := r.Ledger.Replace(ctx, reopen); err != nil && !errors.Is(err, signup.ErrConflict) {
 			return fmt.Errorf("reopen %d rows: %w", len(reopen), err)
 		}
@@ -70,6 +73,13 @@ func (w *watch) record(ctx context.Context, detector string, events []signup.Eve
 	return nil
 }
 
+// lookAtLedger tells the work that users were recorded without an intent, unless it has been told and has not looked since.
+func (r *run) lookAtLedger() {
+	if r.waiting.CompareAndSwap(false, true) {
+		r.fresh <- nil
+	}
+}
+
 // room counts the users that this run takes from memory.
 func (r *run) room() bool {
 	r.mu.Lock()
@@ -84,6 +94,7 @@ func (r *run) room() bool {
 // comeBack reopens a row for a user who redeemed an invitation after the row was settled, and for one who is in the
 // directory again after having been taken for deleted.
 func comeBack(row signup.Row, e signup.Event, detector string, now time.Time) signup.Row {
+	begun := row.Begun() // when guests were associated when invited: what was made then is to be found
 	for _, a := range row.Associations {
 		redeemed := e.Kind == signup.Redeemed && a.Reason == reasonNotRedeemed
 		// A log shows the deleted as well; a list of users does not.
@@ -91,7 +102,7 @@ func comeBack(row signup.Row, e signup.Event, detector string, now time.Time) si
 		if a.State == signup.Skipped && (redeemed || restored) {
 			row = row.Reopen(a.Destination, now)
 			row.Kind, row.Missing = e.Kind, time.Time{}
-			if redeemed {
+			if redeemed && !begun {
 				row.At = e.At
 			}
 		}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"signup-sync/handler/signup"
@@ -101,6 +102,15 @@ func (s *Summary) signups(o signup.Origin, detector string) *OriginSummary {
 	}
 	s.Signups = append(s.Signups, OriginSummary{Origin: o, Detector: detector})
 	return &s.Signups[len(s.Signups)-1]
+}
+
+// short is the summary as it stands in the lease, which has no room for a hundred destinations' lags.
+func (s Summary) short() *Summary {
+	s.Destinations = slices.Clone(s.Destinations)
+	for i := range s.Destinations {
+		s.Destinations[i].Lags = Lags{}
+	}
+	return &s
 }
 
 func (s *Summary) destination(name string) *DestinationSummary {

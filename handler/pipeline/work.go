@@ -94,19 +94,17 @@ func (q *queue) next(ctx context.Context) []signup.Row {
 	return nil
 }
 
-// await waits for users to be detected. When detection is over, those whom it recorded without an intent are due too; if
-// there are none the index is not read again.
+// await waits for users to be detected: those with an intent come themselves, and for others the index is read again. Without
+// these it is not: that costs a read for each row that has an intent, too.
 func (q *queue) await(ctx context.Context) bool {
 	if q.over {
 		return false
 	}
 	select {
 	case rows, ok := <-q.run.fresh:
-		if q.fresh = rows; !ok {
-			q.over = true
-			if q.waiting.Load() && q.err == nil { // it costs a read for each row that has an intent, too
-				q.done, q.due = false, q.Clock.Now()
-			}
+		q.fresh, q.over = rows, !ok
+		if len(rows) == 0 && q.waiting.Swap(false) && q.err == nil {
+			q.done, q.due = false, q.Clock.Now()
 		}
 		return true
 	case <-ctx.Done():

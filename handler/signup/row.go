@@ -258,16 +258,24 @@ func (a *Association) finish(s State, reason, detail string, now time.Time) {
 	a.State, a.Reason, a.Detail, a.Next, a.Settled = s, reason, clip(detail), time.Time{}, now
 }
 
-// SettleAll gives every pending association the same end, and closes the intent.
+// SettleAll gives every pending association the same end, and closes the intent, under which nothing was sent.
 func (r Row) SettleAll(s State, reason, detail string, now time.Time) Row {
 	r = r.clone()
 	for i := range r.Associations {
 		if a := &r.Associations[i]; a.State == Pending {
+			if r.Starts == 1 && a.FirstTry.Equal(r.Intent) {
+				a.FirstTry = time.Time{}
+			}
 			a.finish(s, reason, detail, now)
 		}
 	}
 	r.Intent, r.Starts = time.Time{}, 0
 	return r.schedule()
+}
+
+// Begun reports that there is an account somewhere, or may be.
+func (r Row) Begun() bool {
+	return slices.ContainsFunc(r.Associations, func(a Association) bool { return a.State == Associated || !a.FirstTry.IsZero() })
 }
 
 // Postpone leaves everything pending as it is until now+d, and closes the intent: nothing was sent.
