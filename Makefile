@@ -52,7 +52,8 @@ browser: ## Install the browser in which the status page is tested, where this i
 
 bench: ## Measure PARTS (default: everything, some 15 minutes), and write docs/performance.md and bench.json of them
 	@$(if $(filter file,$(origin PARTS)),rm -rf bin/bench)
-	@failed=; for part in $(PARTS); do $(MAKE) --no-print-directory bench-$$part || failed="$$failed $$part"; done; \
+	@failed=; for part in $(PARTS); do rm -f bin/bench/$$part.json; \
+	$(MAKE) --no-print-directory bench-$$part && test -f bin/bench/$$part.json || failed="$$failed $$part"; done; \
 	$(MEASURE) ./handler/bench -run TestReport -report && { test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }; }
 
 bench-burst bench-compare bench-cpu bench-footprint bench-size bench-cost: bench-%: $(NODE_MODULES)

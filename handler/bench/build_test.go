@@ -18,8 +18,8 @@ import (
 
 var cold = flag.Bool("cold", false, "build the program with an empty cache, some minutes")
 
-// TestBuild measures what a build takes of which nothing is there yet but the sources of all modules.
-func TestBuild(t *testing.T) {
+// TestColdBuild measures what a build takes of which nothing is there yet but the sources of all modules.
+func TestColdBuild(t *testing.T) {
 	if !*cold {
 		t.Skip("for 'make bench', with -cold")
 	}
@@ -47,7 +47,7 @@ func TestBuild(t *testing.T) {
 	}
 	part := bench.Part{
 		Name: "build", Title: "A build from nothing",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestBuild -cold -v -timeout 30m",
+		Command: "make bench PARTS=build",
 		Figures: []bench.Figure{
 			{Name: "time", Value: took.Seconds(), Unit: "s"},
 			{Name: "compilers' CPU", Value: all.Seconds(), Unit: "s"},

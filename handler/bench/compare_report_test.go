@@ -15,7 +15,7 @@ const comparePart = "compare"
 // part is the report of a measurement.
 func (m measured) part() bench.Part {
 	p := bench.Part{Name: comparePart, Title: "Against what people run today",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestCompare -compare -v"}
+		Command: "make bench PARTS=compare"}
 	figure := func(name string, value float64, unit, goal string) {
 		if !math.IsInf(value, 0) {
 			p.Figures = append(p.Figures, bench.Figure{Name: name, Value: value, Unit: unit, Goal: goal})

@@ -13,20 +13,20 @@ import (
 	"signup-sync/handler/sim"
 )
 
-var cpu = flag.Bool("cpu", false, "measure the program's share of a core, two minutes")
+var busy = flag.Bool("busy", false, "measure the program's share of a core, two minutes")
 
 // TestCPU measures what the program computes while it works a backlog: at the services' own limits, by the wall clock, and
 // with all limits out of the way. The simulated services are in the test's process, so that what they compute is not counted.
 func TestCPU(t *testing.T) {
-	if !*cpu {
-		t.Skip("for 'make bench', with -args -cpu")
+	if !*busy {
+		t.Skip("for 'make bench', with -busy")
 	}
 	binary := built(t)
 	quota := measureWork(t, binary, 1, 2500, time.Minute)
 	lifted := measureWork(t, binary, 100, 4000, 8*time.Second)
 	part := bench.Part{
 		Name: "cpu", Title: "CPU",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestCPU -timeout 30m -v -args -cpu",
+		Command: "make bench PARTS=cpu",
 		Figures: []bench.Figure{
 			{Name: "at the quotas/rate", Value: quota.rate, Unit: "users/s"},
 			{Name: "at the quotas/share of one core", Value: quota.own},

@@ -53,7 +53,7 @@ func TestFootprint(t *testing.T) {
 	binary := built(t)
 	part := bench.Part{
 		Name: "footprint", Title: "Start and memory",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestFootprint -footprint -v -timeout 30m",
+		Command: "make bench PARTS=footprint",
 	}
 	add := func(name string, value float64, unit, goal string) {
 		part.Figures = append(part.Figures, bench.Figure{Name: name, Value: value, Unit: unit, Goal: goal})

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -252,6 +254,41 @@ func TestMakeBenchMeasuresEveryPart(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if want := "PARTS   ?= " + strings.Join(order, " ") + "\n"; err != nil || !strings.Contains(string(makefile), want) {
 		t.Errorf("the Makefile does not have %q (%v)", want, err)
+	}
+}
+
+// TestWhatMakeBenchRunsIsThere: 'go test' finds nothing wrong with -run of a test that is not there.
+func TestWhatMakeBenchRunsIsThere(t *testing.T) {
+	root, err := projectRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	measures := regexp.MustCompile(`(?m)^(?:MEASURES_\w+ *:= |\t\$\(MEASURE\) \./(\S+) )-run (\w+) -(\w+)`).FindAllStringSubmatch(string(makefile), -1)
+	if len(measures) != len(order)+1 { // and the report
+		t.Errorf("got %d measurements of the Makefile, want one a part and the report: %q", len(measures), measures)
+	}
+	for _, m := range measures {
+		files, err := filepath.Glob(filepath.Join(root, cmp.Or(m[1], "handler/bench"), "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tests strings.Builder
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tests.Write(text)
+		}
+		for what, pattern := range map[string]string{"test " + m[2]: `func ` + m[2] + `\(t `, "flag -" + m[3]: `flag\.\w+\("` + m[3] + `"`} {
+			if !regexp.MustCompile(pattern).MatchString(tests.String()) {
+				t.Errorf("%s: there is no %s", m[0], what)
+			}
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ func TestSize(t *testing.T) {
 	shares := attribute(t, whole, float64(info.Size()))
 	p := bench.Part{
 		Name: "size", Title: "The binary, and what each dependency adds",
-		Command: "CGO_ENABLED=0 GOFLAGS=-trimpath go test ./handler/bench -run TestSize -size -v",
+		Command: "make bench PARTS=size",
 		Figures: []bench.Figure{binaryFigure(int(info.Size()))},
 	}
 	var text strings.Builder
