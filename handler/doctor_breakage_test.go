@@ -131,7 +131,6 @@ var breakages = []breakage{
 	{"guests by access packages in an external tenant", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [selfService, invitation], entitlement: true }\nprofile:\n")
 		c.grant(append(clinicRoles, "EntitlementManagement.Read.All")...)
-		c.tenant(sim.TenantOptions{NoVerifiedJoin: true})
 	}, map[string]string{"tenant: entitlement": line(conditionFail, "take out signups.entitlement")}, nil},
 	{"guests by access packages whom the app may not look up", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [selfService, emailVerified, invitation], entitlement: true }\nprofile:\n")
@@ -166,8 +165,18 @@ var breakages = []breakage{
 		map[string]string{"tenant: kind": line(conditionWarn, "Migrate to Microsoft Entra External ID")}, nil},
 	{"a kind that is not shown", func(c *clinic) { c.logIn("Policy.Read.All", "EventListener.Read.All") },
 		map[string]string{"tenant: kind": line(conditionWarn, "az login --tenant "+simTenant)}, nil},
-	{"people with a work or school address, who are left out", func(c *clinic) { c.reconfigure("profile:\n", "signups: { origins: [selfService] }\nprofile:\n") },
+	{"people with a work or school address, who are left out", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService] }\nprofile:\n")
+		c.tenant(sim.TenantOptions{Type: sim.Workforce})
+	},
 		map[string]string{"tenant: sign-up policy": line(conditionWarn, "bin/handler policy set --email-verified=off --yes")}, nil},
+	{"people with a work or school address, who are left out where there are none", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, invitation] }\nprofile:\n")
+	}, map[string]string{}, nil},
+	{"guests whom nobody can invite", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, invitation] }\nprofile:\n")
+		c.tenant(sim.TenantOptions{InvitesFrom: "none"})
+	}, map[string]string{"tenant: invitations": line(conditionWarn, "take invitation out of signups.origins")}, nil},
 	{"nobody can sign up with a work or school address", func(c *clinic) {
 		c.reconfigure("profile:\n", "signups: { origins: [emailVerified] }\nprofile:\n")
 		c.tenant(sim.TenantOptions{Type: sim.Workforce, NoEmailSubscriptions: true})

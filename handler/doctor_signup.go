@@ -61,6 +61,15 @@ func (p *patient) organized(ctx context.Context) (entra.Organization, error) {
 	})
 }
 
+// kind is the tenant's, as far as anybody here may see it; "" if nobody may.
+func (p *patient) kind(ctx context.Context) entra.TenantKind {
+	o, err := p.organized(ctx)
+	if err != nil {
+		return ""
+	}
+	return o.Kind
+}
+
 // unseen is a line that the person's login does not bring.
 func (p *patient) unseen(ctx context.Context, name, fix, why string, err error) []finding {
 	if _, e := p.grant(ctx); e == nil && passing(err) {
@@ -83,17 +92,18 @@ func examineSignUpPolicy(ctx context.Context, p *patient) []finding {
 	if err != nil {
 		return p.unseen(ctx, name, steps, "it takes a login of yours that may read it, which the app should not have", err)
 	}
-	kind := entra.TenantKind("")
-	if o, err := p.organized(ctx); err == nil {
-		kind = o.Kind
+	origins := p.app.config.Signups.Origins
+	var guests []finding
+	if why := inviteContradiction(origins, policy); why != "" {
+		guests = []finding{warn("invitations", "Entra admin center > External Identities > External collaboration settings > Guest invite settings\nor, in signup-sync.yaml: take invitation out of signups.origins", "%s", why)}
 	}
-	switch why := contradiction(p.app.config.Signups.Origins, policy, kind); {
+	switch why := contradiction(origins, policy, p.kind(ctx)); {
 	case why == "":
-		return []finding{good(name, "%s can sign up with a work or school address; invitations come from %s", selfServiceWords[policy.SelfService()], policy.InvitesFrom)}
+		return append([]finding{good(name, "%s can sign up with a work or school address; invitations come from %s", selfServiceWords[policy.SelfService()], policy.InvitesFrom)}, guests...)
 	case policy.SelfService() == "anyone":
-		return []finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\nbin/handler policy set --email-verified=off --yes", "%s", why)}
+		return append([]finding{warn(name, "In signup-sync.yaml: add emailVerified to signups.origins, or close it:\nbin/handler policy set --email-verified=off --yes", "%s", why)}, guests...)
 	default:
-		return []finding{warn(name, "In signup-sync.yaml: take emailVerified out of signups.origins, or open it:\nbin/handler policy set --email-subscriptions=on --email-verified=on --yes", "%s", why)}
+		return append([]finding{warn(name, "In signup-sync.yaml: take emailVerified out of signups.origins, or open it:\nbin/handler policy set --email-subscriptions=on --email-verified=on --yes", "%s", why)}, guests...)
 	}
 }
 
@@ -119,7 +129,7 @@ func examineUserFlows(ctx context.Context, p *patient) []finding {
 		}
 	}
 	all := []finding{good(name, "people can sign up in %d of %d", len(open), len(flows))}
-	if why := flowContradiction(p.app.config.Signups.Origins, flows); why != "" {
+	if why := flowContradiction(p.app.config.Signups.Origins, flows, p.kind(ctx)); why != "" {
 		fix := steps + " > New user flow"
 		if len(flows) > 0 && len(open) == 0 {
 			fix += "\nor open one that there is:\nbin/handler policy set --sign-up=on --flow='" + flows[0].ID + "' --yes"

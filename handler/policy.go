@@ -63,9 +63,10 @@ func (c policyShowCommand) Run(ctx context.Context, s system) error {
 	}
 	origins := a.config.Signups.Origins
 	p.Meaning = meaningOf(p.Policy)
-	p.Contradictions = []string{contradiction(origins, p.Policy, kindSeen(ctx, a))}
+	kind := kindSeen(ctx, a)
+	p.Contradictions = []string{contradiction(origins, p.Policy, kind), inviteContradiction(origins, p.Policy)}
 	if p.NoFlows == "" {
-		p.Contradictions = append(p.Contradictions, flowContradiction(origins, p.Flows))
+		p.Contradictions = append(p.Contradictions, flowContradiction(origins, p.Flows, kind))
 	}
 	p.Contradictions = slices.DeleteFunc(p.Contradictions, func(text string) bool { return text == "" })
 	if c.JSON {

@@ -242,6 +242,9 @@ func TestContradictions(t *testing.T) {
 		{all[1:], closed, "", "nobody can sign up with a work or school address, and signups.origins has emailVerified alone"},
 		{all[1:], entra.SignUpPolicy{EmailSubscriptions: true}, "", "nobody without an account can sign up with a work or school address, and signups.origins has emailVerified alone"},
 		{all[:1], open, entra.WorkforceTenant, "anyone with a mailbox in a verified domain can sign up, and signups.origins leaves them out"},
+		{all[:1], open, entra.ExternalTenant, ""}, // where nobody comes so, and the doctor says of emailVerified that it is to be taken out
+		{all[:1], open, entra.B2CTenant, ""},
+		{all[:1], open, "", "anyone with a mailbox in a verified domain can sign up, and signups.origins leaves them out (in an external tenant nobody comes so)"},
 		{all[:1], closed, "", ""},
 	}
 	for _, test := range tests {
@@ -250,8 +253,15 @@ func TestContradictions(t *testing.T) {
 		}
 	}
 	flows := []entra.UserFlow{{Name: "a"}, {Name: "b", SignUpAllowed: true}}
-	got := []string{flowContradiction(all, flows), flowContradiction(all, flows[:1]), flowContradiction(all[1:], flows), flowContradiction(all[1:], nil)}
-	if diff := cmp.Diff(got, []string{"", "no user flow of 1 lets people sign up, and signups.origins has selfService", "people can sign up by a user flow, and signups.origins leaves them out", ""}); diff != "" {
+	got := []string{flowContradiction(all, flows, ""), flowContradiction(all, flows[:1], ""), flowContradiction(all[1:], flows, ""), flowContradiction(all[1:], nil, ""),
+		flowContradiction(all, nil, entra.WorkforceTenant), flowContradiction(all[:1], nil, entra.WorkforceTenant)}
+	if diff := cmp.Diff(got, []string{"", "no user flow of 1 lets people sign up, and signups.origins has selfService", "people can sign up by a user flow, and signups.origins leaves them out", "",
+		"", "no user flow of 0 lets people sign up, and signups.origins has selfService"}); diff != "" {
+		t.Error(diff)
+	}
+	nobody, guests := entra.SignUpPolicy{InvitesFrom: "none"}, []signup.Origin{signup.Invitation}
+	got = []string{inviteContradiction(guests, nobody), inviteContradiction(all, nobody), inviteContradiction(guests, entra.SignUpPolicy{InvitesFrom: "adminsAndGuestInviters"})}
+	if diff := cmp.Diff(got, []string{"nobody can invite guests (allowInvitesFrom is none), and signups.origins has invitation", "", ""}); diff != "" {
 		t.Error(diff)
 	}
 }

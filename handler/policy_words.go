@@ -70,7 +70,8 @@ func flowMeaning(flows []entra.UserFlow) string {
 var selfServiceWords = map[string]string{"anyone": "anyone with a mailbox in a verified domain", "existing": "nobody without an account", "nobody": "nobody"}
 
 // contradiction is where the switches do not fit the origins that are brought to destinations; "" if they do. In an external
-// tenant, or one of a kind that is not known, people who cannot come by e-mail are no contradiction while customers can.
+// tenant, or one of a kind that is not known, people who cannot come by e-mail are no contradiction while customers can. In
+// an external tenant those who could are none either: nobody comes so.
 func contradiction(origins []signup.Origin, p entra.SignUpPolicy, kind entra.TenantKind) string {
 	verified, customers := slices.Contains(origins, signup.EmailVerified), slices.Contains(origins, signup.SelfService)
 	who := p.SelfService()
@@ -79,16 +80,30 @@ func contradiction(origins []signup.Origin, p entra.SignUpPolicy, kind entra.Ten
 		return selfServiceWords[who] + " can sign up with a work or school address, and signups.origins has emailVerified"
 	case verified && who != "anyone" && !customers:
 		return selfServiceWords[who] + " can sign up with a work or school address, and signups.origins has emailVerified alone"
-	case !verified && who == "anyone":
-		return selfServiceWords[who] + " can sign up, and signups.origins leaves them out"
+	case !verified && who == "anyone" && (kind == "" || occurs(signup.EmailVerified, kind)):
+		text := selfServiceWords[who] + " can sign up, and signups.origins leaves them out"
+		if kind == "" {
+			text += " (in an external tenant nobody comes so)"
+		}
+		return text
 	}
 	return ""
 }
 
-// flowContradiction is where the user flows do not; "" if they do.
-func flowContradiction(origins []signup.Origin, flows []entra.UserFlow) string {
+// inviteContradiction is where the guests whom signups.origins has cannot be invited; "" if they can.
+func inviteContradiction(origins []signup.Origin, p entra.SignUpPolicy) string {
+	if p.InvitesFrom == "none" && slices.Contains(origins, signup.Invitation) {
+		return "nobody can invite guests (allowInvitesFrom is none), and signups.origins has invitation"
+	}
+	return ""
+}
+
+// flowContradiction is where the user flows do not fit; "" if they do. In a workforce tenant it is none that nobody comes by
+// them while people can come by a verified address: what signups.origins is by default.
+func flowContradiction(origins []signup.Origin, flows []entra.UserFlow, kind entra.TenantKind) string {
 	open := slices.ContainsFunc(flows, func(f entra.UserFlow) bool { return f.SignUpAllowed })
 	switch customers := slices.Contains(origins, signup.SelfService); {
+	case customers && !open && kind == entra.WorkforceTenant && slices.Contains(origins, signup.EmailVerified):
 	case customers && !open:
 		return fmt.Sprintf("no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))
 	case !customers && open:
