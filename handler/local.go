@@ -228,7 +228,7 @@ func (l *local) play(ctx context.Context) error {
 		}
 		select {
 		case <-crowd:
-			if done && l.clock.Now().After(l.latest.Add(censusReach)) || l.clock.Now().After(end) {
+			if done && l.clock.Now().After(l.latest.Add(reachOf(sim.TenantType(l.command.Tenant)))) || l.clock.Now().After(end) {
 				stop()
 				<-timers
 				l.show.done()
@@ -238,9 +238,6 @@ func (l *local) play(ctx context.Context) error {
 		}
 	}
 }
-
-// censusReach is how long after the last sign-up a census counts everyone: the overlap of local.yaml, and two runs.
-const censusReach = 7 * time.Minute
 
 // census takes one as an operator would.
 func (l *local) census(ctx context.Context) (c pipeline.Census, err error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"time"
 
 	"signup-sync/handler/sim"
 )
@@ -14,7 +15,7 @@ const workforcePart = `
     settings: { accessPackage: ` + simPackage + `, policy: ` + simPolicy + ` }
 
 sync:
-  overlap: 5m    # so that the census at the end reaches the people of these few minutes
+  overlap: 16m    # that a guest has accepted is in the audit log alone, where records can be 15 minutes late
 
 signups:
   origins: [selfService, emailVerified, invitation]
@@ -28,6 +29,14 @@ func configOf(kind sim.TenantType) []byte {
 	}
 	_, common, _ := bytes.Cut(localConfig, []byte("\nprofile:"))
 	return append(append([]byte("# The configuration of `handler local --tenant workforce`.\nprofile:"), common...), workforcePart...)
+}
+
+// reachOf is how long after the last sign-up a census counts everyone: the configuration's overlap, and two runs.
+func reachOf(kind sim.TenantType) time.Duration {
+	if kind == sim.Workforce {
+		return 18 * time.Minute
+	}
+	return 7 * time.Minute
 }
 
 // own reports that a user is one of those who are to be associated, by what the simulation knows of them.

@@ -154,6 +154,21 @@ func TestLocalRun(t *testing.T) {
 	}
 }
 
+// That a guest has accepted is in the audit log alone: records that are late reach the run only within the overlap.
+func TestALocalRunReachesLateRecords(t *testing.T) {
+	for _, kind := range []sim.TenantType{sim.External, sim.Workforce} {
+		_, after, _ := strings.Cut(string(configOf(kind)), "\n  overlap: ")
+		text, _, _ := strings.Cut(after, " ")
+		overlap, err := time.ParseDuration(text)
+		if err != nil || overlap >= reachOf(kind) {
+			t.Errorf("%s: the census begins %v after the last sign-up, with an overlap of %v (%v)", kind, reachOf(kind), overlap, err)
+		}
+		if kind == sim.Workforce && overlap <= 15*time.Minute { // which is the latest that the simulated log shows a record
+			t.Errorf("%s: the overlap is %v", kind, overlap)
+		}
+	}
+}
+
 // TestLocalRunInAWorkforceTenant is the same with partners, and with access packages.
 func TestLocalRunInAWorkforceTenant(t *testing.T) {
 	t.Parallel()
