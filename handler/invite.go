@@ -30,7 +30,7 @@ type inviteCommand struct {
 
 // Help is shown by `handler invite --help`.
 func (inviteCommand) Help() string {
-	return `It first looks, with the app's own permission to read users, who is in the tenant already: by mail, other mails and identities. Those are left alone, and so is who stands in the file twice. Without --yes nobody is invited, and nobody logs in. With it each invitation is in the result file before it goes out, so that the command can be stopped at any time: run again, it goes on where it was, and looks for the guest where an answer was lost. Do not run it twice at the same time with the same file. Addresses are in that file and on the terminal, and nowhere else.
+	return `It first looks, with the app's own permission to read users, who is in the tenant already: by mail, other mails and identities. Those are left alone, and so is who stands in the file twice. Without --yes nobody is invited, and nobody logs in. With it each invitation is in the result file before it goes out, so that the command can be stopped at any time: run again, it goes on where it was, and looks for the guest where an answer was lost. A second one at the same time with the same file is refused. Addresses are in that file and on the terminal, and nowhere else.
 
 ` + helpOfLogin + `
 
@@ -75,6 +75,13 @@ func (c inviteCommand) Run(ctx context.Context, s system) error {
 	path := c.Result
 	if path == "" && c.CSV != "" {
 		path = c.CSV + ".result.jsonl"
+	}
+	if c.Yes {
+		lock, err := lockResult(path)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
 	}
 	result, err := readResult(path, a.env.Tenant)
 	if err != nil {

@@ -86,6 +86,22 @@ func readResult(path, tenant string) (*inviteResult, error) {
 	return r, nil
 }
 
+// lockResult keeps other starts away from the result file until what it returns is closed: what one has not read of the
+// other it would take away, and invite anew.
+func lockResult(path string) (io.Closer, error) {
+	if path == "" {
+		return io.NopCloser(nil), nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write the result file: %w", err)
+	}
+	if err := lockFile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: another invite is at work with this file: nothing was begun", path), f.Close())
+	}
+	return f, nil
+}
+
 // begin opens the file for the lines to come, and takes away what was cut off. Others than its owner cannot read it.
 func (r *inviteResult) begin() error {
 	if r.path == "" {

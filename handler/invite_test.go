@@ -405,6 +405,36 @@ func TestAnInvitedGuestIsBroughtToTheDestinations(t *testing.T) {
 	}
 }
 
+// Two starts at once: what the second has not read it would take away, and invite anew.
+func TestASecondStartWithTheSameFileIsRefused(t *testing.T) {
+	p := openPost(t, sim.TenantOptions{}, three...)
+	lock, err := lockResult(p.file + ".result.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, errs := p.demand(1, p.args("--yes"), "another invite is at work")
+	if strings.Contains(errs, "Log in") || len(p.Tenant.Mails()) > 0 {
+		t.Errorf("it began:\n%s", errs)
+	}
+	p.demand(0, p.args(), "planned 3.") // which writes nothing
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	held := false
+	p.Tenant.Faults.Add(sim.Fault{Path: "/invitations", Skip: 2, After: true, Then: func() {
+		again, err := lockResult(p.file + ".result.jsonl")
+		if held = err != nil; !held {
+			_ = again.Close()
+		}
+	}})
+	p.demand(0, p.args("--yes"), "invited 3.")
+	if !held {
+		t.Error("the file is not locked while the last invitation goes out")
+	}
+	p.everyone(1, threeAddresses...)
+	p.demand(0, p.args("--yes"), "invited 3.")
+}
+
 // Whose answer was lost by a process that died may have to be waited for; the others are not.
 func TestWhoMayHaveToBeWaitedForComesLast(t *testing.T) {
 	p := openPost(t, sim.TenantOptions{}, three...)
