@@ -156,7 +156,8 @@ func (s *simulation) more() map[string]string {
 type simCommand struct {
 	Listen string        `default:"127.0.0.1:7443" help:"Address on this machine, as in local.settings.json."`
 	Dir    string        `default:".sim" type:"path" help:"Folder for ca.pem and customers.db; what an earlier run left of them is removed, and a ledger.db with it."`
-	Every  time.Duration `default:"20s" help:"Someone signs up so often."`
+	Tenant string        `default:"external" enum:"external,workforce" help:"What kind of tenant it is: external, where customers sign up, or workforce, with partners and access packages."`
+	Every  time.Duration `default:"20s" help:"Somebody comes into the tenant so often. Guests accept after three times as long: all whom you invite, and half of the others."`
 	Seed   uint64        `help:"The same seed makes the same people with the same ids, whom a ledger that is kept knows already; without one they are new each time."`
 }
 
@@ -168,7 +169,7 @@ func (c simCommand) Run(ctx context.Context, s system) error {
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()
 	}
-	world, err := openSimulation(ctx, c.Dir, c.Listen, c.Seed, signup.ScaledClock{}, sim.External)
+	world, err := openSimulation(ctx, c.Dir, c.Listen, c.Seed, signup.ScaledClock{}, sim.TenantType(c.Tenant))
 	if err != nil {
 		return err
 	}
@@ -177,13 +178,24 @@ func (c simCommand) Run(ctx context.Context, s system) error {
 	fmt.Fprintf(s.stdout, "The simulated tenant and systems are at %s; what they hold goes with this process.\n", world.server.URL)
 	fmt.Fprintf(s.stdout, "Certificate authority: %s\nCustomers database:    %s\n", world.path("ca.pem"), world.path("customers.db"))
 	fmt.Fprintln(s.stdout, "Start Azurite and, in the project's folder, 'func start'. Ctrl+C ends this.")
-	clock := signup.ScaledClock{}
-	for _, p := range sim.Crowd(10_000, c.Seed) {
+	clock, stay := signup.ScaledClock{}, map[signup.UserID]bool{}
+	tell := func(what sim.How, id signup.UserID) {
+		fmt.Fprintf(s.stdout, "%s  %-13s %s\n", clock.Now().Format(time.TimeOnly), what, id)
+	}
+	for i, p := range crowdOf(sim.TenantType(c.Tenant), 10_000, c.Seed) {
 		if clock.Sleep(ctx, c.Every) != nil {
 			break
 		}
 		id := world.Tenant.SignUp(p)
-		fmt.Fprintf(s.stdout, "%s  %-8s %s\n", clock.Now().Format(time.TimeOnly), p.How, id)
+		tell(p.How, id)
+		stay[id] = i%2 == 1
+		for _, u := range world.Tenant.Users() {
+			pending := !u.Deleted && u.Properties["externalUserState"] == "PendingAcceptance"
+			if pending && !stay[u.ID] && clock.Now().Sub(u.Created) >= 3*c.Every {
+				world.Tenant.Redeem(u.ID)
+				tell("accepted", u.ID)
+			}
+		}
 	}
 	<-ctx.Done()
 	return nil

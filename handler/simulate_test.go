@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -96,6 +98,41 @@ func TestSimServesWithTheLeastPermissions(t *testing.T) {
 	stop()
 	if code := <-done; code != exitOK {
 		t.Errorf("got exit code %d", code)
+	}
+}
+
+// Who is invited by `invite` against the simulation accepts after a while, and goes the way of every sign-up.
+func TestGuestsOfTheSimulationAccept(t *testing.T) {
+	for _, kind := range []string{"external", "workforce"} {
+		ctx, stop := context.WithCancel(t.Context())
+		dir, done := t.TempDir(), make(chan int)
+		r, w := io.Pipe()
+		go func() {
+			done <- run(ctx, system{args: []string{"sim", "--listen", "127.0.0.1:0", "--dir", dir, "--every", "5ms", "--seed", "1", "--tenant", kind}, getenv: func(string) string { return "" }, stdout: w, stderr: w})
+			w.Close()
+		}()
+		came, lines := map[string]string{}, bufio.NewScanner(r)
+		for lines.Scan() {
+			words := strings.Fields(lines.Text())
+			if len(words) != 3 {
+				continue
+			}
+			if words[1] == "accepted" {
+				if how := came[words[2]]; how != "guest" && how != "requested" {
+					t.Errorf("%s: who came by %q accepts", kind, how)
+				}
+				break
+			}
+			if came[words[2]] = words[1]; len(came) == 500 {
+				t.Errorf("%s: of %d people nobody has accepted", kind, len(came))
+				break
+			}
+		}
+		stop()
+		go func() { _, _ = io.Copy(io.Discard, r) }()
+		if code := <-done; code != exitOK {
+			t.Errorf("%s: got exit code %d, and %d people", kind, code, len(came))
+		}
 	}
 }
 
