@@ -55,7 +55,7 @@ type simulation struct {
 // database.
 func openSimulation(ctx context.Context, dir, addr string, seed uint64, clock signup.ScaledClock, kind sim.TenantType) (*simulation, error) {
 	tenant := sim.TenantOptions{ID: simTenant, Clock: clock, Seed: seed, Type: kind, Groups: []sim.Group{{ID: simGroup}},
-		Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn", "requiresMigration"}}
+		Attributes: []string{"stripeCustomerId", "salesforceId", "welcomeId", "marketingOptIn", "requiresMigration"}, Flags: []string{"marketingOptIn"}}
 	roles := append([]string{"GroupMember.ReadWrite.All"}, simRoles...)
 	if kind == sim.Workforce {
 		tenant.EntitlementManagement = true

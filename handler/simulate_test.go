@@ -70,6 +70,27 @@ func TestTheSimulatedTenantIsAnExternalOne(t *testing.T) {
 	}
 }
 
+// Of a flag the tenant says that it is one before anybody has been asked, in a tenant without user flows too.
+func TestTheSimulatedAttributesHaveTheirTypes(t *testing.T) {
+	for _, kind := range []sim.TenantType{sim.External, sim.Workforce} {
+		world, err := openSimulation(t.Context(), t.TempDir(), "127.0.0.1:0", 1, signup.ScaledClock{}, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer world.server.Close()
+		settings := world.settings()
+		settings["LEDGER"], settings["SIGNUP_SYNC_CONFIG"] = "memory", "../signup-sync.yaml"
+		a, err := openApp(func(name string) string { return settings[name] }, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		types, err := a.tenant.AttributeTypes(t.Context())
+		if err != nil || types["marketingOptIn"] != signup.BoolType || types["stripeCustomerId"] != signup.StringType {
+			t.Errorf("%s: got %v, %v", kind, types, err)
+		}
+	}
+}
+
 // The command itself gives the app no more.
 func TestSimServesWithTheLeastPermissions(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())

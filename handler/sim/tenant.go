@@ -95,6 +95,7 @@ type TenantOptions struct {
 	Seed       uint64       //
 	Type       TenantType   //
 	Attributes []string     // short names of the custom attributes on the b2c-extensions-app; full names of other apps' extensions
+	Flags      []string     // those of Attributes that are true or false; the others are text until somebody gives a value of another type
 
 	StrictAuditFilter bool          // refuse the clauses that no page lists: category, result, operationType, gt, $orderby
 	AuditOrder        Order         //
@@ -183,6 +184,9 @@ func NewTenant(o TenantOptions) *Tenant {
 			name = extensionPrefix + name
 		}
 		t.attrs = append(t.attrs, attribute{name: name, id: guid(t.ids)})
+	}
+	for _, short := range o.Flags {
+		t.collect(short, false)
 	}
 	t.o.UserFlows = slices.Clone(o.UserFlows) // which can be changed
 	t.defineFlows()
