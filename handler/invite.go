@@ -296,6 +296,9 @@ func (w *invitations) sum(counts map[string]int) string {
 	if counts[invitePlanned] > 0 {
 		text += " Nobody was invited: add --yes to do it."
 	}
+	if counts[invitePlanned]+counts[inviteInvited] > 0 && !slices.Contains(w.app.config.Signups.Origins, signup.Invitation) {
+		text += " signups.origins has no invitation: who accepts is skipped."
+	}
 	if w.Yes && w.result.path != "" && counts[inviteInvited] > 0 {
 		text += " Whom, stands in " + w.result.path + "."
 	}

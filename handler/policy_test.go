@@ -255,7 +255,7 @@ func TestContradictions(t *testing.T) {
 	flows := []entra.UserFlow{{Name: "a"}, {Name: "b", SignUpAllowed: true}}
 	got := []string{flowContradiction(all, flows, ""), flowContradiction(all, flows[:1], ""), flowContradiction(all[1:], flows, ""), flowContradiction(all[1:], nil, ""),
 		flowContradiction(all, nil, entra.WorkforceTenant), flowContradiction(all[:1], nil, entra.WorkforceTenant)}
-	if diff := cmp.Diff(got, []string{"", "no user flow of 1 lets people sign up, and signups.origins has selfService", "people can sign up by a user flow, and signups.origins leaves them out", "",
+	if diff := cmp.Diff(got, []string{"", "no user flow of 1 lets people sign up, and signups.origins has selfService (in a workforce tenant that may be as it should)", "people can sign up by a user flow, and signups.origins leaves them out", "",
 		"", "no user flow of 0 lets people sign up, and signups.origins has selfService"}); diff != "" {
 		t.Error(diff)
 	}

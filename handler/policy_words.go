@@ -105,7 +105,11 @@ func flowContradiction(origins []signup.Origin, flows []entra.UserFlow, kind ent
 	switch customers := slices.Contains(origins, signup.SelfService); {
 	case customers && !open && kind == entra.WorkforceTenant && slices.Contains(origins, signup.EmailVerified):
 	case customers && !open:
-		return fmt.Sprintf("no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))
+		text := fmt.Sprintf("no user flow of %d lets people sign up, and signups.origins has selfService", len(flows))
+		if kind == "" && slices.Contains(origins, signup.EmailVerified) {
+			text += " (in a workforce tenant that may be as it should)"
+		}
+		return text
 	case !customers && open:
 		return "people can sign up by a user flow, and signups.origins leaves them out"
 	}
