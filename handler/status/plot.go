@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -93,13 +94,14 @@ func sign(x float64) float64 {
 
 // round is the next of 1, 2, 5, 10, 20, 50 … that is not below n, 2 at least, so that the half is a whole number or left out.
 func round(n int) int {
-	for unit := 1; ; unit *= 10 {
+	for unit := 1; unit < math.MaxInt/100; unit *= 10 {
 		for _, f := range []int{2, 4, 6, 10} {
 			if f*unit >= n {
 				return f * unit
 			}
 		}
 	}
+	return math.MaxInt // of a note that somebody has written wrongly
 }
 
 // flows are two plots of one scale: who signed up, and who was settled.

@@ -23,6 +23,8 @@ var update = flag.Bool("update", false, "write what is got over testdata")
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
+func logTo(b *strings.Builder) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
 // TestReport holds the JSON, which machines read, against testdata; what is new there may be, what is gone breaks somebody.
 func TestReport(t *testing.T) {
 	for name, fill := range map[string]func(*world){

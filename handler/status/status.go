@@ -89,8 +89,9 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // take is the report, with the user if one is asked for. A report that is some seconds old is taken again, an error too.
+// Whoever asks may leave meanwhile: others are served by the same reading.
 func (p *Page) take(ctx context.Context, user signup.UserID) (Report, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	select {
 	case <-p.turn:
@@ -99,7 +100,7 @@ func (p *Page) take(ctx context.Context, user signup.UserID) (Report, error) {
 		return Report{}, &signup.Error{Class: signup.Transient, Code: "busy", Detail: "others are asking for the page, and the ledger is slow"}
 	}
 	if p.read.IsZero() || time.Since(p.read) >= fresh {
-		p.report, p.err = load(ctx, p.source)
+		p.report, p.err = p.load(ctx)
 		p.read = time.Now()
 	}
 	if p.err != nil || user == "" {
@@ -111,16 +112,22 @@ func (p *Page) take(ctx context.Context, user signup.UserID) (Report, error) {
 	return report, err
 }
 
-func load(ctx context.Context, source Source) (Report, error) {
-	s, err := source.Status(ctx)
+// load reads the ledger. Without the history, which a run begins anew where it is damaged, the report has the rest, and says so.
+func (p *Page) load(ctx context.Context) (Report, error) {
+	s, err := p.source.Status(ctx)
 	if err != nil {
 		return Report{}, err
 	}
-	h, err := source.History(ctx)
-	if err != nil {
-		return Report{}, err
+	h, lost := p.source.History(ctx)
+	if lost != nil {
+		p.log.ErrorContext(ctx, "the status page cannot read the ledger", "code", codeOf(lost), "err", lost)
+		h = pipeline.History{}
 	}
-	return NewReport(s, h), nil
+	r := NewReport(s, h)
+	if lost != nil {
+		r.Warnings = append(r.Warnings, Warning{"look", "history", "It cannot be read (" + codeOf(lost) + "): sign-ups, delays and runs are not shown, whatever there were."})
+	}
+	return r, nil
 }
 
 // codeOf is a word for an error, which is shown; the error itself is for the log.
@@ -147,7 +154,9 @@ func Off() http.Handler {
 // Refused answers that the configuration is wrong, so that nobody takes the page's absence for calm.
 func Refused() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		new(view).fail(w, r.URL.Query().Get("format") == "json", http.StatusServiceUnavailable, "configuration",
+		query := r.URL.Query()
+		v := view{Code: query.Get("code")}
+		v.fail(w, query.Get("format") == "json", http.StatusServiceUnavailable, "configuration",
 			"The configuration is refused, and nobody is brought anywhere: the function's log says what is wrong.")
 	})
 }
