@@ -14,11 +14,12 @@ import (
 const (
 	historyNote = "history"
 	// historyHours, historyDays, delayDays and historyRuns bound the note: full of the largest numbers it is below what a
-	// note may have; encode drops the oldest runs where it is not.
+	// note may have; encode drops the oldest runs where it is not, down to a few.
 	historyHours = 7 * 24
 	historyDays  = 90
 	delayDays    = 7
 	historyRuns  = 40
+	fewRuns      = 5
 	// historyBytes is what a note of the ledger holds.
 	historyBytes = 30_000
 )
@@ -327,19 +328,22 @@ func startOf(run string) time.Time {
 	return t
 }
 
-// encode is the history as it is stored: with as many runs as fit.
+// encode is the history as it is stored: with as many runs as fit, and a few of them before the delays of hundreds of destinations.
 func (h History) encode() ([]byte, error) {
 	for {
 		body, err := json.Marshal(h)
 		if err != nil || len(body) <= historyBytes {
 			return body, err
 		}
-		if len(h.Runs) == 0 && len(h.Destinations) == 0 {
+		switch {
+		case len(h.Runs) > fewRuns:
+			h.Runs = h.Runs[:max(len(h.Runs)/2, fewRuns)]
+		case len(h.Destinations) > 0:
+			h.Destinations = nil
+		case len(h.Runs) > 0:
+			h.Runs = h.Runs[:len(h.Runs)/2]
+		default:
 			return nil, fmt.Errorf("encode the history: it has %d bytes without a run", len(body))
 		}
-		if len(h.Runs) == 0 {
-			h.Destinations = nil // there are hundreds
-		}
-		h.Runs = h.Runs[:len(h.Runs)/2]
 	}
 }

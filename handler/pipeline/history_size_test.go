@@ -41,8 +41,24 @@ func fullHistory(destinations int) History {
 	return h
 }
 
+// TestHistoryKeepsRunsHoweverManyDestinationsThereAre, also when it has been cut before.
+func TestHistoryKeepsRunsHoweverManyDestinationsThereAre(t *testing.T) {
+	h := fullHistory(400)
+	for range 20 {
+		body, err := h.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h = (History{}); json.Unmarshal(body, &h) != nil || len(h.Runs) < fewRuns {
+			t.Fatalf("%d runs are left", len(h.Runs))
+		}
+		next := fullHistory(400)
+		h.Runs, h.Destinations = append(next.Runs[:1], h.Runs...), next.Destinations
+	}
+}
+
 func TestHistoryFitsIntoANote(t *testing.T) {
-	for _, c := range []struct{ destinations, runs int }{{0, 1}, {12, 1}, {1000, 0}} {
+	for _, c := range []struct{ destinations, runs int }{{0, 5}, {12, 5}, {60, 5}, {1000, 5}} {
 		body, err := fullHistory(c.destinations).encode()
 		if err != nil || len(body) > historyBytes {
 			t.Errorf("%d destinations: %d bytes, %v", c.destinations, len(body), err)

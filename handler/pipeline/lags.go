@@ -108,6 +108,3 @@ func (r recent) all() Lags {
 	l.Merge(r[0])
 	return l
 }
-
-// Bounds are the upper bounds of the classes of Lags, in ascending order; the last class, behind them, has none.
-func Bounds() []time.Duration { return slices.Clone(lagBounds) }

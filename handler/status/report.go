@@ -147,7 +147,7 @@ func delayOf(l pipeline.Lags, classes bool) Delay {
 	if !classes || d.Users == 0 {
 		return d
 	}
-	for i, upTo := range append(pipeline.Bounds(), 0) {
+	for i, upTo := range append(pipeline.LagBounds(), 0) {
 		c := Class{UpTo: upTo.Seconds()}
 		if i < len(l.Counts) {
 			c.Users = l.Counts[i]
