@@ -163,14 +163,19 @@ func (t *flows) settled(c change) {
 }
 
 // add counts into the series, of keep times of step each, of which the latest is now's. What is newer counts as now's, what is
-// older than the first is left out.
+// older than the first is left out, and what a run has counted whose clock was ahead by more than a step.
 func (s *Series) add(hours []hourFlow, now time.Time, step time.Duration, keep int) {
 	last := now.UTC().Truncate(step)
 	if s.Last.IsZero() || len(s.Counts) != keep {
 		s.Last, s.Counts = last, make([]Flow, keep)
 	}
-	if n := int(last.Sub(s.Last) / step); n > 0 {
+	switch n := int(last.Sub(s.Last) / step); {
+	case n > 0:
 		s.Counts = append(s.Counts[min(n, keep):], make([]Flow, min(n, keep))...)
+		s.Last = last
+	case n < -1: // a clock was wrong; by one step two machines differ at its turn
+		n = min(-n, keep)
+		s.Counts = append(make([]Flow, n), s.Counts[:keep-n]...)
 		s.Last = last
 	}
 	for _, h := range hours {
@@ -269,6 +274,7 @@ func (h History) plus(r *run, record RunRecord, certificate *CertificateDates) H
 
 func (h *History) addDelays(lags Lags, now time.Time) {
 	day := now.UTC().Truncate(24 * time.Hour)
+	h.Delays = slices.DeleteFunc(h.Delays, func(d DayDelays) bool { return d.Day.Sub(day) > 24*time.Hour }) // a clock was wrong
 	if n := len(h.Delays); n == 0 || h.Delays[n-1].Day.Before(day) {
 		h.Delays = append(h.Delays, DayDelays{Day: day})
 	}
