@@ -70,3 +70,15 @@ func TestHistoryFitsIntoANote(t *testing.T) {
 		}
 	}
 }
+
+// The hour of a clock that is set back by some minutes may come twice.
+func TestASeriesStandsAClockThatIsSetBack(t *testing.T) {
+	var s Series
+	ten := time.Date(2026, 1, 1, 10, 0, 0, 0, time.UTC)
+	s.add([]hourFlow{{ten, Flow{1}}}, ten, time.Hour, 24)
+	nine := ten.Add(-time.Hour)
+	s.add([]hourFlow{{nine, Flow{1}}, {ten, Flow{1}}, {ten.Add(time.Hour), Flow{1}}}, nine, time.Hour, 24)
+	if !s.Last.Equal(ten) || s.Counts[23] != (Flow{3}) || s.Counts[22] != (Flow{1}) {
+		t.Errorf("got %+v", s)
+	}
+}

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,6 +228,36 @@ func TestHistoryCountsARunOnce(t *testing.T) {
 			t.Errorf("got runs %+v", h.Runs)
 		}
 	})
+}
+
+func TestTheLeaseIsFreeBeforeTheHistoryIsWritten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, spec())
+		w.signUp(1)
+		look := &lookingLedger{Ledger: w.ledger}
+		w.engine.Ledger = look
+		w.mustRun(time.Minute)
+		if look.lease == "" || strings.Contains(look.lease, `"owner"`) {
+			t.Errorf("the lease was %q", look.lease)
+		}
+	})
+}
+
+// lookingLedger looks at the lease when the history is written.
+type lookingLedger struct {
+	signup.Ledger
+	lease string
+}
+
+func (l *lookingLedger) PutNote(ctx context.Context, n signup.Note) (signup.Note, error) {
+	if n.Name == "history" {
+		lease, err := l.Ledger.Note(ctx, "run")
+		if err != nil {
+			return n, err
+		}
+		l.lease = string(lease.Body)
+	}
+	return l.Ledger.PutNote(ctx, n)
 }
 
 // deafLedger writes the history and takes it for not written.

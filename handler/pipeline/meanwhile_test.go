@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"iter"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,27 +11,29 @@ import (
 	"signup-sync/handler/signup"
 )
 
-// lingering shows all that it has at once, and then takes its time to find that there is no more.
+// lingering shows so many at once, and then takes its time before it goes on.
 type lingering struct {
 	*detector
-	last func()
+	many  int
+	pause func()
 }
 
 func (d lingering) Events(ctx context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
 	return func(yield func(signup.Event, error) bool) {
-		some := false
+		n := 0
 		for e, err := range d.detector.Events(ctx, w) {
-			if some = true; !yield(e, err) {
+			if !yield(e, err) {
 				return
 			}
-		}
-		if some {
-			d.last()
+			if n++; n%d.many == 0 {
+				d.pause()
+			}
 		}
 	}
 }
 
-// Who is recorded for the ledger's index is worked as soon as somebody has time, also while a detector is at its read.
+// Who is recorded for the ledger's index is worked as soon as somebody has time, also while a detector is at its read, and
+// each time.
 func TestWhoWaitsInTheLedgerIsWorkedWhileDetectionGoesOn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, oneDestination())
@@ -39,14 +42,54 @@ func TestWhoWaitsInTheLedgerIsWorkedWhileDetectionGoesOn(t *testing.T) {
 			w.signUp(n)
 		}
 		var made []int
-		slow := lingering{w.audit, func() {
-			time.Sleep(time.Minute)
+		slow := lingering{w.audit, 800, func() {
+			time.Sleep(30 * time.Second)
 			made = append(made, len(w.systems["crm"].accounts))
 		}}
 		w.engine.Detectors = []signup.Detector{slow}
 		w.mustRun(time.Minute)
-		if len(made) != 1 || made[0] != 1600 {
-			t.Errorf("at the end of detection %v users were associated, want 1600", made)
+		if !slices.Equal(made, []int{800, 1600}) {
+			t.Errorf("while detection went on %v users were associated, want 800 and then 1600", made)
+		}
+	})
+}
+
+// A run that has little time uses it.
+func TestAShortRunWorks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		id := w.signUp(1)
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+		defer cancel()
+		if _, err := w.engine.Run(ctx, pipeline.Trigger{}); err != nil {
+			t.Fatal(err)
+		}
+		w.want(id, "crm: associated", "profile: associated")
+	})
+}
+
+// However long batches take, a run does not end its work longer before its end than twenty seconds.
+func TestLongBatchesAreBegunUntilShortlyBeforeTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.engine.Destinations[0].Concurrency = 8 * 15
+		w.mustRun(0)
+		for n := range 8 * 15 * 4 {
+			w.signUp(n)
+		}
+		w.systems["crm"].before = func(ctx context.Context, _ signup.Request) error {
+			select {
+			case <-time.After(70 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		w.mustRun(time.Minute)
+		if got := w.systems["crm"].calls(); got <= 8*15*3 {
+			t.Errorf("%d were begun, want some of 210 s, after those of 0, 70 and 140 s", got)
 		}
 	})
 }

@@ -273,9 +273,9 @@ func (r Row) SettleAll(s State, reason, detail string, now time.Time) Row {
 	return r.schedule()
 }
 
-// Begun reports that there is an account somewhere, or may be.
+// Begun reports that there may be an account somewhere.
 func (r Row) Begun() bool {
-	return slices.ContainsFunc(r.Associations, func(a Association) bool { return a.State == Associated || !a.FirstTry.IsZero() })
+	return slices.ContainsFunc(r.Associations, func(a Association) bool { return !a.FirstTry.IsZero() || !a.Opened.IsZero() })
 }
 
 // Postpone leaves everything pending as it is until now+d, and closes the intent: nothing was sent.

@@ -154,6 +154,25 @@ func TestTriedTellsWhetherAnEffectMayExist(t *testing.T) {
 	}
 }
 
+func TestBegunTellsWhetherAnAccountMayExist(t *testing.T) {
+	end := func(r signup.Row) signup.Row { return r.SettleAll(signup.Skipped, "not-redeemed", "", t0) }
+	for about, c := range map[string]struct {
+		row  signup.Row
+		want bool
+	}{
+		"nothing was sent":        {end(intended()), false},
+		"handed back before":      {end(intended().Postpone(t0, 0).Intend("run2", t0.Add(time.Minute))), false},
+		"somebody died at it":     {end(intended().Intend("run2", t0)), true},
+		"a call was cut short":    {end(intended().Settle(t0, nil, full).Intend("run2", t0.Add(time.Minute))), true},
+		"it was opened once more": {end(intended().SettleAll(signup.Failed, "", "", t0).Reopen("crm", t0).Intend("run2", t0)), true},
+		"there is one":            {end(intended().Learn(t0, []signup.Outcome{{Destination: "crm"}}, full)), true},
+	} {
+		if got := c.row.Begun(); got != c.want {
+			t.Errorf("%s: got %v", about, got)
+		}
+	}
+}
+
 func TestWhoWaitsIsDueWithWhomItWaitsFor(t *testing.T) {
 	at := t0.Add(time.Minute)
 	row := intended().Settle(at, []signup.Outcome{
