@@ -44,7 +44,10 @@ func TestWhoWaitsInTheLedgerIsWorkedWhileDetectionGoesOn(t *testing.T) {
 		var made []int
 		slow := lingering{w.audit, 800, func() {
 			time.Sleep(30 * time.Second)
-			made = append(made, len(w.systems["crm"].accounts))
+			s := w.systems["crm"]
+			s.mu.Lock()
+			made = append(made, len(s.accounts))
+			s.mu.Unlock()
 		}}
 		w.engine.Detectors = []signup.Detector{slow}
 		w.mustRun(time.Minute)
