@@ -59,28 +59,34 @@ func TestFootprint(t *testing.T) {
 		part.Figures = append(part.Figures, bench.Figure{Name: name, Value: value, Unit: unit, Goal: goal})
 		t.Logf("%s: %.1f %s %s", name, value, unit, goal)
 	}
-	start, m := measureStart(t, binary)
+	start, fresh := measureStart(t, binary)
 	add("start/first answer, median of 11", start.Seconds()*1000, "ms", "")
-	add("start/memory", m.now, "MB", "")
-	m = measureIdle(t, binary)
-	add("idle", m.now, "MB", fmt.Sprintf("<= %.0f", maxIdle))
-	add("idle/not the file's", m.own, "MB", "")
+	add("start/memory", fresh.now, "MB", "")
+	m := measureIdle(t, binary)
+	add("idle, ledger in Table Storage", m.now, "MB", fmt.Sprintf("<= %.0f", maxIdle))
+	add("idle, ledger in Table Storage/not the file's", m.own, "MB", "")
 	var text strings.Builder
-	text.WriteString("The program as it is deployed, its ledger in a SQLite file, against simulated services by HTTPS. The clock runs 20 times as fast, " +
+	fmt.Fprintf(&text, "**Start and idle.** The program answers %.0f ms after its process was started, the median of 11, and has %.0f MB a second later. With its ledger in Table Storage, "+
+		"where it is in Azure, it has %.1f MB a minute after 200 people were worked. Memory is the process's resident set; the pages of the program's own file are in it, which "+
+		"the system can take back: without them it is %.1f MB.\n\n", start.Seconds()*1000, fresh.now, m.now, m.own)
+	text.WriteString("**With a backlog** the ledger is in a SQLite file, so that the emulator's speed is no limit. The services are simulated, by HTTPS. The clock runs 20 times as fast, " +
 		"and so do all limits. The log has so many sign-ups in pages of 999, all of the same minute: a run or two find them, and one more works " +
-		"on. Memory is the process's resident set; the pages of the program's file are in it, which the system can take back. Idle is a minute after that.\n\n" +
+		"on. Idle is a minute after that.\n\n" +
 		"| sign-ups waiting | most, MB | idle, MB | of it not the file's, MB | worked |\n|---|---|---|---|---|\n")
 	plot := bench.Plot{Name: "memory", Title: "Memory and backlog", X: "sign-ups waiting", Y: "MB", LogX: true,
 		Series: []bench.Series{{Name: "most"}, {Name: "idle"}}}
 	for _, size := range []int{1000, 10_000, 100_000} {
 		m, worked := measureBacklog(t, binary, size)
 		fmt.Fprintf(&text, "| %d | %.0f | %.0f | %.0f | %d |\n", size, m.most, m.now, m.own, worked)
-		add(fmt.Sprintf("idle/%d", size), m.now, "MB", "")
-		add(fmt.Sprintf("most/%d", size), m.most, "MB", fmt.Sprintf("<= %.0f", maxPeak))
+		add(fmt.Sprintf("idle, ledger in SQLite, after %d", size), m.now, "MB", fmt.Sprintf("<= %.0f", maxIdle))
+		add(fmt.Sprintf("most, with %d waiting", size), m.most, "MB", fmt.Sprintf("<= %.0f", maxPeak))
 		for i, value := range []float64{m.most, m.now} {
 			plot.Series[i].Points = append(plot.Series[i].Points, [2]float64{float64(size), value})
 		}
 	}
+	text.WriteString("\nA backlog is in the ledger, of which a run holds 480 rows. What grows with it is the memory of who was seen: 20 bytes and a place in a map each, 3 to 5 MB at " +
+		"100,000, and at 200,000 all are forgotten, so that it grows no further. The rest was not told apart: pages of the log that are garbage until Go's soft limit of 40 MiB has " +
+		"them collected, and what SQLite keeps of the file, which is why an idle program has more than with Table Storage.\n")
 	part.Text, part.Plots = text.String(), []bench.Plot{plot}
 	if err := part.Write(); err != nil {
 		t.Fatal(err)

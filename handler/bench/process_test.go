@@ -239,6 +239,9 @@ func (p *process) memory() (m memory) {
 	return m
 }
 
+// tick is the unit of /proc: Linux's USER_HZ is 100 on amd64 and arm64.
+const tick = 10 * time.Millisecond
+
 // cpu is how long the program has computed, user and system.
 func (p *process) cpu() time.Duration {
 	p.t.Helper()
@@ -252,6 +255,5 @@ func (p *process) cpu() time.Duration {
 	if err1 != nil || err2 != nil {
 		p.t.Fatalf("cannot read %s", text)
 	}
-	const tick = 10 * time.Millisecond // Linux's USER_HZ is 100 on amd64 and arm64
 	return time.Duration(user+system) * tick
 }
