@@ -142,6 +142,12 @@ var breakages = []breakage{
 		c.grant(append(clinicRoles, "EntitlementManagement.Read.All")...)
 		c.tenant(sim.TenantOptions{Type: sim.Workforce})
 	}, map[string]string{"tenant: entitlement": line(conditionFail, "Billing > Licenses")}, nil},
+	{"guests by access packages without a licence, in a tenant whose kind is not shown", func(c *clinic) {
+		c.reconfigure("profile:\n", "signups: { origins: [selfService, emailVerified, invitation], entitlement: true }\nprofile:\n")
+		c.grant(append(clinicRoles, "EntitlementManagement.Read.All")...)
+		c.tenant(sim.TenantOptions{Type: sim.Workforce})
+		c.logIn("Policy.Read.All", "EventListener.Read.All")
+	}, map[string]string{"tenant: kind": line(conditionWarn, "az login --tenant "+simTenant), "tenant: entitlement": line(conditionFail, "Billing > Licenses")}, nil},
 	{"a custom attribute that is not there", func(c *clinic) { c.tenant(sim.TenantOptions{Attributes: []string{"loyaltyNumber"}}) },
 		map[string]string{"tenant: missing stripeCustomerId": line(conditionFail, "Custom user attributes > Add > Name: stripeCustomerId")}, []string{"tenant: custom attributes"}},
 	{"a custom attribute of another type", func(c *clinic) {

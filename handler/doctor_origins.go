@@ -10,7 +10,7 @@ import (
 )
 
 // examineOrigins says what signups asks for that does not exist in a tenant of that kind, or not without something else;
-// nothing where all is well. Of a kind that nobody knows it says nothing.
+// nothing where all is well. Of a kind that nobody knows it says only what entitlement management answers.
 func (p *patient) examineOrigins(ctx context.Context, kind entra.TenantKind) []finding {
 	const file = "In signup-sync.yaml: "
 	s := p.app.config.Signups
@@ -19,24 +19,21 @@ func (p *patient) examineOrigins(ctx context.Context, kind entra.TenantKind) []f
 		all = append(all, warn("guests", file+"add invitation to signups.origins, or take out signups.guests and signups.entitlement.",
 			"signups says how guests are treated, and signups.origins leaves all of them out"))
 	}
-	if kind == "" {
-		return all
-	}
 	var never []string
 	for _, origin := range s.Origins {
-		if !occurs(origin, kind) {
+		if kind != "" && !occurs(origin, kind) {
 			never = append(never, string(origin))
 		}
 	}
 	switch standard := slices.Equal(s.Origins, defaultOrigins); {
-	case len(never) == len(s.Origins):
+	case len(never) > 0 && len(never) == len(s.Origins):
 		all = append(all, fail("origins", file+"signups: { origins: [selfService] }", "nobody gets into %s tenant by %s, and signups.origins has nothing else", kindWords[kind], strings.Join(never, " or ")))
 	case len(never) > 0 && !standard:
 		all = append(all, warn("origins", file+"take it out of signups.origins.", "nobody gets into %s tenant by %s", kindWords[kind], strings.Join(never, " or ")))
 	}
 	switch {
 	case !s.Entitlement:
-	case kind != entra.WorkforceTenant:
+	case kind != entra.WorkforceTenant && kind != "":
 		all = append(all, fail("entitlement", file+"take out signups.entitlement.", "it is %s tenant, which has no entitlement management to ask about guests", kindWords[kind]))
 	default: // of a user whom there cannot be
 		if _, err := p.app.tenant.Requested(ctx, signup.User{ID: "00000000-0000-0000-0000-000000000000"}); err != nil {

@@ -126,10 +126,14 @@ func (s signs) evidence(u User) string {
 		text += " externalUserState=" + u.ExternalUserState
 	}
 	switch {
+	case s.local && u.IdentityProvider() == "userName":
+		text += " identity=userName"
 	case s.local:
 		text += " identity=emailAddress"
 	case s.federated:
 		text += " identity=federated provider=" + safe(u.IdentityProvider())
+	case s.other > 0: // of a kind that is not known: its name may be anything
+		text += " identity=other"
 	case len(u.Identities) > 0:
 		text += " identity=userPrincipalName"
 	}

@@ -34,7 +34,7 @@ func TestClassify(t *testing.T) {
 		"the same after its name was given":  {signup.User{CreationType: "LocalAccount", UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{email, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "email", "identity=emailAddress"},
 		"social, no creation type":           {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{google, upn}}, signup.Proof{}, signup.SelfService, signup.ByFederation, "google.com", "identity=federated provider=google.com upn=id"},
 		"social, later linked to an address": {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{google, email, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "email", "identity=emailAddress upn=id"},
-		"a user name":                        {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{{SignInType: "userName"}, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "userName", "upn=id"},
+		"a user name":                        {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{{SignInType: "userName"}, upn}}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "userName", "identity=userName upn=id"},
 		"an issuer that is an address":       {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{named, upn}}, signup.Proof{}, signup.SelfService, signup.ByFederation, "jane@example.com", "identity=federated provider=other upn=id"},
 		"B2B user flow":                      {signup.User{CreationType: "SelfServiceSignUp", UserType: "Guest", UserPrincipalName: guest}, signup.Proof{}, signup.SelfService, signup.ByUserFlow, "", "upn=#EXT#"},
 		"B2B user flow with Google":          {signup.User{CreationType: "SelfServiceSignUp", UserType: "Guest", UserPrincipalName: guest, Identities: []signup.Identity{google}}, signup.Proof{}, signup.SelfService, signup.ByFederation, "google.com", "upn=#EXT#"},
@@ -49,7 +49,7 @@ func TestClassify(t *testing.T) {
 		"guest without a sign of invitation": {signup.User{UserType: "Guest", UserPrincipalName: readable}, signup.Proof{Migrated: true, Requested: true}, signup.Unknown, "", "", "userType=Guest"},
 		"no identities":                      {signup.User{UserType: "Member", UserPrincipalName: readable}, signup.Proof{}, signup.Unknown, "", "", "userType=Member"},
 		"generated name, nothing else":       {signup.User{UserType: "Member", UserPrincipalName: generated, Identities: []signup.Identity{upn}}, signup.Proof{}, signup.Unknown, "", "", "upn=id"},
-		"an identity of an unknown kind":     {signup.User{UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{{SignInType: "new"}, upn}}, signup.Proof{}, signup.Unknown, "", "", "identity=userPrincipalName"},
+		"an identity of an unknown kind":     {signup.User{UserType: "Member", UserPrincipalName: readable, Identities: []signup.Identity{{SignInType: "new"}, upn}}, signup.Proof{}, signup.Unknown, "", "", "identity=other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.user.ID = id
