@@ -21,7 +21,7 @@ func TestInABrowser(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *browser)
-	}{{"looks", looks}, {"style", styleIsLetIn}, {"keyboard", byKeyboard}, {"paper", onPaper}} {
+	}{{"looks", looks}, {"style", styleIsLetIn}, {"keyboard", byKeyboard}, {"paper", onPaper}, {"forced", forcedColours}} {
 		t.Run(c.name, func(t *testing.T) {
 			b.t = t
 			c.test(t, b)
@@ -147,6 +147,30 @@ func byKeyboard(t *testing.T, b *browser) {
 	if got := value[[]string](b, `return [...document.querySelectorAll("a[href^='?']")].map(a => new URL(a.href).searchParams.get("code"))`); len(got) < 3 || slices.ContainsFunc(got, func(code string) bool { return code != "a-key" }) {
 		t.Errorf("links carry %q", got)
 	}
+}
+
+// forcedColours: where the system takes the page's colours away, the plots and the legend still have theirs, and nothing runs together.
+func forcedColours(t *testing.T, b *browser) {
+	w := newWorld(t)
+	w.busy(400)
+	server := httptest.NewServer(w.page())
+	defer server.Close()
+	b.show("screen", "light", 1200)
+	b.cdp("Emulation.setEmulatedMedia", object{"media": "screen", "features": []object{{"name": "forced-colors", "value": "active"}, {"name": "prefers-color-scheme", "value": "dark"}}}, nil)
+	b.open(server.URL + "/api/status")
+	if !value[bool](b, `return matchMedia("(forced-colors: active)").matches`) {
+		t.Fatal("the browser forces no colours")
+	}
+	for _, series := range []string{"signups", "associated", "skipped", "failed"} {
+		key := value[string](b, "return getComputedStyle(document.querySelector('.key."+series+"')).backgroundColor")
+		if bar := value[string](b, "return getComputedStyle(document.querySelector('path."+series+"')).fill"); key != bar || key == value[string](b, "return getComputedStyle(document.body).backgroundColor") {
+			t.Errorf("%s is %s in the legend and %s in the plot", series, key, bar)
+		}
+	}
+	if got := value[string](b, "return getComputedStyle(document.querySelector('.tiles div')).outlineStyle"); got == "none" {
+		t.Error("nothing is between the tiles")
+	}
+	b.screenshot("status-forced")
 }
 
 // onPaper: what cannot be used there is gone, what could be hidden is shown, and ink is saved.
