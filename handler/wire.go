@@ -220,17 +220,22 @@ type report struct {
 
 // syncNewUsers is the function SyncNewUsers.
 func (a *app) syncNewUsers(ctx context.Context, in functions.Invocation) (any, error) {
+	var r report
+	err := errPanic
 	ctx, end := a.begin(ctx, in)
+	defer func() { end(err != nil, measureRun(r, err)) }()
 	calls, counts, graph := a.tenant.Calls(), a.ledger.Counts(), a.tenant.Counts()
 	sum, err := a.engine.Run(ctx, pipeline.Trigger{Invocation: in.ID, PastDue: in.Timer.PastDue, Last: in.Timer.Last})
 	after, graphAfter := a.ledger.Counts(), a.tenant.Counts()
-	r := report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, GraphThrottled: graphAfter.Throttled - graph.Throttled,
+	r = report{Summary: sum, GraphCalls: a.tenant.Calls() - calls, GraphThrottled: graphAfter.Throttled - graph.Throttled,
 		LedgerTransactions: after.Transactions - counts.Transactions,
 		LedgerNotes:        after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads,
 		Undecodable: graphAfter.Undecodable - graph.Undecodable}
-	end(err != nil, measureRun(r, err))
 	return r, err
 }
+
+// errPanic is what is told of an invocation that comes to no end; package functions says where it was.
+var errPanic = errors.New("the invocation has panicked")
 
 // begin starts the invocation's span.
 func (a *app) begin(ctx context.Context, in functions.Invocation) (context.Context, func(failed bool, points []telemetry.Point)) {
@@ -257,15 +262,17 @@ func (a *app) statusPage(log *slog.Logger) http.Handler {
 
 // takeCensus is the function TakeCensus. Whom the certificate names stands in the ledger; here are the counts.
 func (a *app) takeCensus(ctx context.Context, in functions.Invocation) (any, error) {
+	var r censusReport
+	err := errPanic
 	ctx, end := a.begin(ctx, in)
+	defer func() { end(err != nil, measureCensus(r, err)) }()
 	calls, counts := a.tenant.Calls(), a.ledger.Counts()
 	c, err := a.engine.Census(ctx, pipeline.Trigger{Invocation: in.ID}, pipeline.CensusOptions{Act: true})
 	after := a.ledger.Counts()
 	c.Unnamed += len(c.Exceptions)
 	c.Exceptions = nil
-	r := censusReport{Census: c, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
+	r = censusReport{Census: c, GraphCalls: a.tenant.Calls() - calls, LedgerTransactions: after.Transactions - counts.Transactions,
 		LedgerNotes: after.NoteWrites - counts.NoteWrites, LedgerReads: after.Reads - counts.Reads}
-	end(err != nil, measureCensus(r, err))
 	return r, err
 }
 
