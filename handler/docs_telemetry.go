@@ -3,7 +3,8 @@ package main
 import "strings"
 
 const telemetryIntro = `Two ways to the same figures. **Without any setting** each invocation leaves one line of JSON, its summary, which the host
-hands to Application Insights; the [alerts and the workbook](operations.md#alerts) ask that line. **With
+hands to Application Insights; the [workbook and the alerts](operations.md#alerts) ask that line, by the names that the table below has in "in the summary
+line", and for what happened to somebody the log's lines beside it. They do not ask the metrics. **With
 ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + `** ([app settings](settings.md#app-settings)) an OpenTelemetry collector gets the same figures as
 metrics, made of the same summary, and traces besides. The names below are promised: dashboards are made of them.
 
