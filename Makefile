@@ -50,7 +50,7 @@ shell: ## Install shellcheck and what stands for the Azure CLI in tests, where t
 browser: ## Install the browser in which the status page is tested, where this is Debian and root
 	@sh .ci/browser
 
-bench: ## Measure PARTS (default: everything, some 15 minutes), and write docs/performance.md and bench.json of them
+bench: ## Measure PARTS (default: everything, some 20 minutes), and write docs/performance.md and bench.json of them
 	@$(if $(filter file,$(origin PARTS)),rm -rf bin/bench)
 	@failed=; for part in $(PARTS); do rm -f bin/bench/$$part.json; \
 	$(MAKE) --no-print-directory bench-$$part && test -f bin/bench/$$part.json || failed="$$failed $$part"; done; \

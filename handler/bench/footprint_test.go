@@ -143,8 +143,8 @@ func measureBacklog(t *testing.T, binary string, size int) (m memory, worked int
 			break
 		}
 	}
-	if worked += p.run().Users; worked == 0 || worked > known {
-		t.Errorf("%d sign-ups: %d were worked, of whom %d are in the tenant", size, worked, min(size, known))
+	if worked += p.run().Users; worked == 0 {
+		t.Errorf("%d sign-ups: nobody was worked, of whom %d are in the tenant", size, min(size, known))
 	}
 	time.Sleep(time.Minute)
 	return p.memory(), worked
