@@ -49,7 +49,8 @@ var _ azcore.TokenCredential = (*Login)(nil)
 // loginTime is how long a person has, as with a device code.
 const loginTime = 15 * time.Minute
 
-// LogIn lets an administrator log in, by a device code that is entered in any browser, or by a browser on this machine. The credential knows those scopes alone, whatever it is asked for. Nothing is kept on disk.
+// LogIn lets an administrator log in, by a device code that is entered in any browser, or by a browser on this machine.
+// The credential knows those scopes alone, whatever it is asked for. Nothing is kept on disk.
 // Errors are *signup.Error with the code no-login, or those of a token endpoint.
 func LogIn(ctx context.Context, o LoginOptions) (*Login, error) {
 	if o.ClientID == "" {
