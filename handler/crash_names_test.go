@@ -18,11 +18,13 @@ import (
 	"signup-sync/handler/signup"
 )
 
-// Boundaries that take more than two people who sign up.
+// Boundaries that take something else than two people who sign up.
 const (
-	crmAlone    = "crm: record written alone"
-	crmLinked   = "crm: record linked"
-	memberAdded = "members: member added"
+	contactMade    = "newsletter: contact made"
+	contactChanged = "newsletter: contact changed"
+	crmAlone       = "crm: record written alone"
+	crmLinked      = "crm: record linked"
+	memberAdded    = "members: member added"
 )
 
 // effect is a kind of request that changes something.
@@ -35,7 +37,8 @@ type effect struct {
 // effects are those in the tenant and at the destinations of local.yaml, but for the database's.
 var effects = []effect{
 	{"POST", regexp.MustCompile(`^/v1/customers$`), "billing: customer created"},
-	{"PUT", regexp.MustCompile(`^/3\.0/lists/\w+/members/\w+$`), "newsletter: contact put"},
+	{"POST", regexp.MustCompile(`^/3\.0/lists/\w+/members$`), contactMade},
+	{"PUT", regexp.MustCompile(`^/3\.0/lists/\w+/members/\w+$`), contactChanged},
 	{"POST", regexp.MustCompile(`^/3\.0/lists/\w+/members/\w+/tags$`), "newsletter: contact tagged"},
 	{"PATCH", regexp.MustCompile(`^/services/data/[^/]+/composite/sobjects/`), "crm: records written"},
 	{"PATCH", regexp.MustCompile(`^/services/data/[^/]+/sobjects/\w+/\w+/[^/]+$`), crmAlone},

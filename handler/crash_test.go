@@ -69,6 +69,10 @@ func dieAtTheDestinations(w *crashWorld) {
 	w.settle("three, and nothing goes wrong")
 	arrangements := map[string]func(){
 		memberAdded: func() { w.signUp(1) }, // several are added by one call
+		contactChanged: func() {
+			w.Mailchimp.Add(sim.MailchimpMember{Email: w.address(w.born + 1)})
+			w.signUp(2)
+		},
 		crmAlone: func() { // the rules have matched something that is gone when the record comes alone
 			w.Salesforce.RefuseRecords(1, "DUPLICATES_DETECTED", "Use one of these records?")
 			w.signUp(2)
@@ -104,7 +108,7 @@ func dieAtTheDestinations(w *crashWorld) {
 // this one may have made, wherever it is now.
 func (w *crashWorld) dieAndMove() {
 	var id signup.UserID
-	w.dieAt("newsletter: contact put", after, "", func() { id = w.signUp(1)[0] })
+	w.dieAt(contactMade, after, "", func() { id = w.signUp(1)[0] })
 	moved := 0
 	for _, m := range w.Mailchimp.Members() {
 		if m.Merge[contactOwner] == string(id) {

@@ -31,7 +31,7 @@ func mailchimpKind() Kind {
 	return Kind{
 		Name:     "mailchimp",
 		Doc:      "A contact in a Mailchimp audience. Whoever is in it already keeps the state they are in: somebody who has left is not subscribed again.",
-		Settings: mailchimpSettings{}, Rate: 10, Burst: 5, Concurrency: 8, Most: 10,
+		Settings: mailchimpSettings{}, Rate: 20, Burst: 5, Concurrency: 8, Most: 10,
 		Connect: Connector(openMailchimp),
 		Limit:   "10 calls at the same time a key, whatever its destinations, and no published rate (mailchimp.com/developer/marketing/docs/fundamentals)",
 		Record: []Field{
@@ -64,12 +64,13 @@ var (
 	contactID  = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
 )
 
-// mailchimpConnector makes contacts. Mailchimp knows no idempotency key, and needs none: the path of a contact is the
-// hash of its address, so that the same PUT again finds what it has made. What it may change is looked up first: the
-// state of a contact that is there is never touched (but see Resubscribe), nor is one that carries another user.
+// mailchimpConnector makes contacts. Mailchimp knows no idempotency key, and needs none: an address has one contact. A
+// sure call makes it by a POST, which is refused where there is one, so that most users take one call. Who is refused,
+// and every unsure call, is looked up before anything is changed by a PUT: the state of a contact that is there is never
+// touched (but see Resubscribe), nor is one that carries another user.
 //
-// What remains: two users who come with the same address at the same moment share the contact, since Mailchimp has no
-// conditional write. The one whose id it does not carry afterwards is refused when it is looked at again.
+// What remains: two users whose unsure calls come with the same address at the same moment share the contact, since a PUT
+// has no condition. The one whose id it does not carry afterwards is refused when it is looked at again.
 type mailchimpConnector struct {
 	root     string // with /3.0
 	audience string
@@ -126,34 +127,50 @@ func openMailchimp(s mailchimpSettings, env Env) (signup.Connector, []error) {
 	}, errs
 }
 
-// Associate returns the user's contact, which it makes unless a look-up finds it. One that is found by the user's id, at
-// another address than the user has now, is returned as it is.
+// Associate returns the user's contact, which it makes unless there is one. One that is found by the user's id, at another
+// address than the user has now, is returned as it is.
 func (c *mailchimpConnector) Associate(ctx context.Context, req signup.Request) (signup.Account, error) {
 	w, err := wishOf(req, c.consents)
 	if err != nil {
 		return signup.Account{}, err
 	}
-	found, err := c.lookUp(ctx, req, w)
+	live, created, err := c.contact(ctx, req, w)
 	if err != nil {
 		return signup.Account{}, err
-	}
-	if found != nil && strings.EqualFold(found.ID, w.hash) {
-		return signup.Account{}, errMailchimpAnswer // an id that is made of the address is not kept
-	}
-	live := found
-	if found == nil || found.Hash == w.hash {
-		if live, err = c.put(ctx, req, w, found); err != nil {
-			return signup.Account{}, err
-		}
 	}
 	if err := c.tag(ctx, live); err != nil {
 		return signup.Account{}, err
 	}
-	return signup.Account{ID: live.ID, Created: found == nil}, nil
+	return signup.Account{ID: live.ID, Created: created}, nil
+}
+
+// contact makes the user's contact or finds it.
+func (c *mailchimpConnector) contact(ctx context.Context, req signup.Request, w wish) (live *contact, created bool, err error) {
+	if !req.Unsure && req.Known == "" {
+		live, err = c.send(ctx, http.MethodPost, "", w, c.newContact(w))
+		switch code(err) {
+		case codeExists, codeCompliance: // an address that may not be subscribed can have a contact, too
+		default:
+			return live, true, err
+		}
+	}
+	found, err := c.lookUp(ctx, req, w)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case found != nil && strings.EqualFold(found.ID, w.hash):
+		return nil, false, errMailchimpAnswer // an id that is made of the address is not kept
+	case found != nil && found.Hash != w.hash:
+		return found, false, nil
+	}
+	live, err = c.put(ctx, req, w, found)
+	return live, found == nil, err
 }
 
 // wish is what a user's record asks for.
 type wish struct {
+	user        signup.UserID
+	at          string // of the sign-up
 	email       string
 	hash        string // of the address, by which Mailchimp names a contact
 	status      string // of a new contact: subscribed or pending
@@ -171,7 +188,7 @@ type mailchimpPermission struct {
 // wishOf reads a record. Without consent, or without an address, it is a skip; consents says that the record is to hold
 // one.
 func wishOf(req signup.Request, consents bool) (wish, error) {
-	w := wish{email: req.Email, merge: map[string]any{}}
+	w := wish{user: req.User, at: req.Created.UTC().Format(mailchimpTime), email: req.Email, merge: map[string]any{}}
 	if v, there := req.Record["status"]; there || consents {
 		if err := w.consent(v); err != nil {
 			return w, err
@@ -254,10 +271,11 @@ func mailchimpLanguage(tag string) string {
 	return language
 }
 
-// contactChange is the body of the PUT. It has no tags: Mailchimp ignores them there.
+// contactChange is the body of the POST and the PUT. It has no tags: a PUT ignores them, and of those in a POST Mailchimp
+// does not say whether they begin a customer journey.
 type contactChange struct {
 	Email       string                `json:"email_address"`
-	StatusIfNew string                `json:"status_if_new"`
+	StatusIfNew string                `json:"status_if_new,omitempty"` // of a PUT
 	Status      string                `json:"status,omitempty"`
 	Merge       map[string]any        `json:"merge_fields,omitempty"`
 	Language    string                `json:"language,omitempty"`
@@ -268,57 +286,74 @@ type contactChange struct {
 	Permissions []mailchimpPermission `json:"marketing_permissions,omitempty"`
 }
 
-// put makes the contact, or changes the one that was found at the address. What proves the consent goes with a new
-// contact only: the proof of an older one is older. One to which nothing is to be changed is left alone.
-// skip_merge_validation, since a merge field that is required is so in
-// forms, and no user shall be lost by one that is not mapped.
-func (c *mailchimpConnector) put(ctx context.Context, req signup.Request, w wish, found *contact) (*contact, error) {
-	body := contactChange{Email: w.email, StatusIfNew: w.status}
-	own := found != nil && c.idField != "" && found.belongsTo(req.User, c.idField)
-	if found == nil || own || req.EmailVerified && strings.EqualFold(strings.TrimSpace(req.Email), w.email) {
-		body.Merge = w.merge
-		if c.idField != "" {
-			body.Merge[c.idField] = string(req.User)
-		}
+// newContact is a contact with all that proves the consent.
+func (c *mailchimpConnector) newContact(w wish) contactChange {
+	body := contactChange{Email: w.email, Status: w.status}
+	c.fill(&body, w)
+	body.prove(w)
+	if w.status == "subscribed" {
+		body.OptedInAt, body.OptedInIP = w.at, w.ip
 	}
-	if c.ask && found != nil && found.hadLeft(req.Created) {
-		body.Status = "pending"
-	}
-	if found == nil || body.Status != "" {
-		at := req.Created.UTC().Format(mailchimpTime)
-		body.Language, body.Permissions, body.SignedUpAt, body.SignedUpIP = w.language, w.permissions, at, w.ip
-		if found == nil && w.status == "subscribed" {
-			body.OptedInAt, body.OptedInIP = at, w.ip
-		}
-	}
-	if found != nil && len(body.Merge) == 0 && body.Status == "" {
-		return found, nil
-	}
-	live, err := c.send(ctx, w.hash, body)
-	if code(err) == codeCompliance && c.ask && found == nil {
-		body.Status, body.StatusIfNew, body.OptedInAt, body.OptedInIP = "pending", "pending", "", ""
-		live, err = c.send(ctx, w.hash, body)
-	}
-	switch {
-	case err != nil:
-		return nil, err
-	case body.Merge[c.idField] != nil && !live.belongsTo(req.User, c.idField):
-		// Mailchimp takes a merge field that it does not have, and drops it.
-		return nil, &signup.Error{Class: signup.Systemic, Code: "not-found", Detail: "the audience has no merge field " + c.idField + ", or not one for text"}
-	}
-	return live, nil
+	return body
 }
 
-func (c *mailchimpConnector) send(ctx context.Context, hash string, body contactChange) (*contact, error) {
+// fill sets the merge fields, the user's id among them.
+func (c *mailchimpConnector) fill(body *contactChange, w wish) {
+	body.Merge = w.merge
+	if c.idField != "" {
+		body.Merge[c.idField] = string(w.user)
+	}
+}
+
+// prove sets what shows where the consent is from.
+func (b *contactChange) prove(w wish) {
+	b.Language, b.Permissions, b.SignedUpAt, b.SignedUpIP = w.language, w.permissions, w.at, w.ip
+}
+
+// put makes the contact, or changes the one that was found at the address. What proves the consent goes with a new
+// contact only: the proof of an older one is older. One to which nothing is to be changed is left alone.
+func (c *mailchimpConnector) put(ctx context.Context, req signup.Request, w wish, found *contact) (*contact, error) {
+	var body contactChange
+	if found == nil {
+		body = c.newContact(w)
+		body.Status, body.StatusIfNew = "", w.status
+	} else {
+		body = contactChange{Email: w.email, StatusIfNew: w.status}
+		own := c.idField != "" && found.belongsTo(req.User, c.idField)
+		if own || req.EmailVerified && strings.EqualFold(strings.TrimSpace(req.Email), w.email) {
+			c.fill(&body, w)
+		}
+		if c.ask && found.hadLeft(req.Created) {
+			body.Status = "pending"
+			body.prove(w)
+		}
+		if len(body.Merge) == 0 && body.Status == "" {
+			return found, nil
+		}
+	}
+	live, err := c.send(ctx, http.MethodPut, "/"+w.hash, w, body)
+	if code(err) == codeCompliance && c.ask && found == nil {
+		body.Status, body.StatusIfNew, body.OptedInAt, body.OptedInIP = "pending", "pending", "", ""
+		live, err = c.send(ctx, http.MethodPut, "/"+w.hash, w, body)
+	}
+	return live, err
+}
+
+// send makes or changes a contact. skip_merge_validation, since a merge field that is required is so in forms, and no user
+// shall be lost by one that is not mapped.
+func (c *mailchimpConnector) send(ctx context.Context, method, path string, w wish, body contactChange) (*contact, error) {
 	var live contact
-	err := c.call(ctx, http.MethodPut, c.list+"/members/"+hash, url.Values{"skip_merge_validation": {"true"}}, body, &live)
+	err := c.call(ctx, method, c.list+"/members"+path, url.Values{"skip_merge_validation": {"true"}}, body, &live)
 	switch {
 	case code(err) == codeMissing:
 		return nil, errNoAudience
 	case err != nil:
 		return nil, err
-	case !live.valid() || live.Hash != hash:
+	case !live.valid() || live.Hash != w.hash:
 		return nil, errMailchimpAnswer
+	case body.Merge[c.idField] != nil && !live.belongsTo(w.user, c.idField):
+		// Mailchimp takes a merge field that it does not have, and drops it.
+		return nil, &signup.Error{Class: signup.Systemic, Code: "not-found", Detail: "the audience has no merge field " + c.idField + ", or not one for text"}
 	}
 	return &live, nil
 }

@@ -79,7 +79,7 @@ func mailchimpSystem(field string) func(t testing.TB) *connectortest.System {
 				}
 			},
 		}
-		overHTTP(s, &there.Faults, g, "PUT", "GET", func(r *http.Request) { r.SetBasicAuth("anystring", "5eed-us1") })
+		overHTTP(s, &there.Faults, g, "POST", "GET", func(r *http.Request) { r.SetBasicAuth("anystring", "5eed-us1") })
 		return s
 	}
 }

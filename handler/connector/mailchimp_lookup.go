@@ -25,7 +25,7 @@ type contact struct {
 
 // valid reports that an answer is a contact, with an id that may be kept.
 func (x *contact) valid() bool {
-	return x.Hash != "" && x.Status != "" && contactID.MatchString(x.ID) && x.ID != x.Hash
+	return x.Hash != "" && x.Status != "" && contactID.MatchString(x.ID) && !strings.EqualFold(x.ID, x.Hash)
 }
 
 // user is the object id that the contact carries, "" if none.
@@ -225,8 +225,12 @@ var (
 	errNoAudience      = &signup.Error{Class: signup.Systemic, Code: "not-found", Status: http.StatusNotFound, Detail: "there is no such audience"}
 )
 
-// codeCompliance: the address has left, bounced or is under review, and may not be subscribed.
-const codeCompliance = "compliance"
+const (
+	// codeCompliance: the address has left, bounced or is under review, and may not be subscribed.
+	codeCompliance = "compliance"
+	// codeExists: there is a contact with the address, which may be an archived one.
+	codeExists = "conflict"
+)
 
 // mailchimpTitles are the titles of problem documents that say something to the person who looks. Source:
 // mailchimp.com/developer/marketing/docs/errors, and what users have reported.
@@ -275,7 +279,7 @@ func judgeMailchimpRequest(p problem, e *signup.Error) {
 	case p.Title == "Forgotten Email Not Subscribed":
 		e.Code, e.Detail = "forgotten", "the contact was deleted for good, and only a form of Mailchimp's takes the address again"
 	case p.Title == "Member Exists":
-		e.Class, e.Code, e.Status = signup.Transient, "conflict", http.StatusConflict
+		e.Class, e.Code, e.Status = signup.Transient, codeExists, http.StatusConflict
 	case p.Title != "Invalid Resource":
 	case strings.Contains(p.Detail, "looks fake or invalid"):
 		e.Code, e.Detail = "invalid-address", "Mailchimp takes the address for a fake or invalid one"

@@ -1,11 +1,13 @@
 package connector_test
 
 import (
+	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,15 +93,69 @@ func TestMailchimpRequests(t *testing.T) {
 	}), map[string]any{"tags": []any{"signed up", "app"}, "idField": idField})
 	req := ada
 	req.Email = "Urist.McVankab@freddiesjokes.com" // the address whose hash Mailchimp's reference gives
-	req.Unsure = true
 	req.Record = map[string]any{
 		"status": "subscribed", "language": "fr-CA", "ipSignup": "203.0.113.7",
 		"mergeFields": map[string]any{"FNAME": "Urist", "SEATS": 3}, "marketingPermissions": map[string]any{"d7ce21601c": true, "75e893aca0": false},
 	}
-	if _, err := c.Associate(t.Context(), req); err != nil {
+	there.Faults.Add(sim.Fault{Path: "/members", Status: 503}) // the first call has no effect, and nobody knows
+	call(t, c, req)
+	if _, err := c.Associate(t.Context(), unsure(req)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "mailchimp-requests.txt", said.String())
+}
+
+// A sure call takes one call of Mailchimp, which makes a contact or changes nothing; only who has one is looked up.
+func TestMailchimpMakesAContactInOneCall(t *testing.T) {
+	tests := []struct {
+		name   string
+		there  *sim.MailchimpMember
+		unsure bool
+		known  string
+		calls  map[string]int
+	}{
+		{"nobody there", nil, false, "", map[string]int{"post": 1}},
+		{"nobody there, but it was tried before", nil, true, "", map[string]int{"get": 1, "put": 1}},
+		{"an account is known", nil, false, "c1", map[string]int{"get": 2, "put": 1}},
+		{"subscribed", &sim.MailchimpMember{Status: "subscribed"}, false, "", map[string]int{"post": 1, "get": 1, "put": 1}},
+		{"archived", &sim.MailchimpMember{Status: "archived"}, false, "", map[string]int{"post": 1, "get": 1, "put": 1}},
+		{"has left by itself", &sim.MailchimpMember{Status: "unsubscribed", Compliance: true}, false, "", map[string]int{"post": 1, "get": 1, "put": 1}},
+	}
+	for _, tt := range tests {
+		b := mailchimpBench(t, nil, sim.MailchimpOptions{})
+		status, id := "subscribed", ""
+		if tt.there != nil {
+			tt.there.Email, status = ada.Email, tt.there.Status
+			id = b.there.Add(*tt.there)
+		}
+		req := consenting("subscribed")
+		req.Unsure, req.Known = tt.unsure, tt.known
+		a := b.associate(t, req)
+		if m := b.only(t); a.Created != (tt.there == nil) || id != "" && a.ID != id || m.Status != status || m.Merge["FNAME"] != "Ada" {
+			t.Errorf("%s: got %+v, %+v", tt.name, a, m)
+		}
+		if diff := cmp.Diff(b.there.Calls(), tt.calls); diff != "" {
+			t.Errorf("%s: calls (-got +want):\n%s", tt.name, diff)
+		}
+	}
+}
+
+// Two users come with one address at the same moment: the contact is the first one's, and the second is told so.
+func TestMailchimpOneOfTwoMakesTheContact(t *testing.T) {
+	b := mailchimpBench(t, map[string]any{"idField": idField}, sim.MailchimpOptions{})
+	second := consenting("subscribed")
+	second.User = "00000002-5eed-4000-8000-00000000beef"
+	var all sync.WaitGroup
+	errs := make([]error, 2)
+	for i, req := range []signup.Request{consenting("subscribed"), second} {
+		all.Go(func() { _, errs[i] = b.Associate(t.Context(), req) })
+	}
+	all.Wait()
+	b.only(t)
+	if (errs[0] == nil) == (errs[1] == nil) {
+		t.Fatalf("got %v and %v", errs[0], errs[1])
+	}
+	wantErr(t, errors.Join(errs...), signup.Permanent, "taken")
 }
 
 func TestMailchimpConsent(t *testing.T) {
@@ -329,27 +385,29 @@ func TestMailchimpOutcomes(t *testing.T) {
 		{200, "null", signup.Error{Class: signup.Transient, Code: "not-understood"}},
 		{200, "<html>ada@example.com", signup.Error{Class: signup.Transient, Code: "not-understood"}},
 	}
-	for _, tt := range tests {
-		calls := 0
+	for i := range 2 * len(tests) {
+		tt, calls, sure := tests[i/2], 0, i%2 == 0
 		c := mailchimpAt(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			calls++
 			w.WriteHeader(tt.status)
 			_, _ = w.Write([]byte(tt.body))
 		}), nil)
-		e := *call(t, c, consenting("subscribed"))
+		req := consenting("subscribed")
+		req.Unsure = !sure
+		e := *call(t, c, req)
 		if want := map[string]int{"conflict": 409}[tt.want.Code]; tt.status != 200 && e.Status != max(want, tt.status) {
 			t.Errorf("%d %s: status %d", tt.status, tt.body, e.Status)
 		}
 		if e.Status = 0; e.Code == "not-understood" {
 			e.Detail = ""
 		}
-		if e != tt.want || calls != 1 {
+		if looked := sure && tt.want.Code == "conflict"; e != tt.want || calls > 1 != looked {
 			t.Errorf("%d %s: got %s, %+v in %d calls", tt.status, tt.body, e.Class, e, calls)
 		}
 	}
 }
 
-// A PUT's answer is believed only if it is the contact that was asked for, with an id that may be kept.
+// An answer is believed only if it is the contact that was asked for, with an id that may be kept.
 func TestMailchimpTakesNoOtherAnswerForAContact(t *testing.T) {
 	const hash = "3e3417d7ef77d5932a6734b916515ed5" // of ada@example.com
 	for body, good := range map[string]bool{
@@ -365,7 +423,7 @@ func TestMailchimpTakesNoOtherAnswerForAContact(t *testing.T) {
 		`{"id":"000017d7ef77d5932a6734b916515ed5","contact_id":"` + hash + `","status":"a"}`:                  false,
 		`[]`: false,
 	} {
-		for _, method := range []string{"PUT", "GET"} {
+		for _, method := range []string{"POST", "PUT", "GET"} {
 			c := mailchimpAt(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == "GET" && method == "PUT" {
 					w.WriteHeader(404)
@@ -374,7 +432,9 @@ func TestMailchimpTakesNoOtherAnswerForAContact(t *testing.T) {
 				}
 				_, _ = w.Write([]byte(body))
 			}), nil)
-			a, err := c.Associate(t.Context(), consenting("subscribed"))
+			req := consenting("subscribed")
+			req.Unsure = method != "POST"
+			a, err := c.Associate(t.Context(), req)
 			if good && (err != nil || a.ID != "c1") || !good && (err == nil || signup.ClassOf(err) != signup.Transient) {
 				t.Errorf("%s %s: got %+v, %v", method, body, a, err)
 			}
@@ -442,7 +502,7 @@ func TestMailchimpTagsAreMadeUpFor(t *testing.T) {
 
 func TestMailchimpTagsOfAContactThatWentAway(t *testing.T) {
 	b := mailchimpBench(t, map[string]any{"tags": "app"}, sim.MailchimpOptions{})
-	b.there.Faults.Add(sim.Fault{Method: "PUT", After: true, Status: 200,
+	b.there.Faults.Add(sim.Fault{Path: "/members", Method: "POST", After: true, Status: 200,
 		Body: `{"id":"3e3417d7ef77d5932a6734b916515ed5","contact_id":"c1","status":"subscribed"}`, Then: func() { b.there.Forget(ada.Email) }})
 	if e := call(t, b, consenting("subscribed")); e.Class != signup.Transient || e.Code != "conflict" {
 		t.Errorf("got %s, %v", e.Class, e)

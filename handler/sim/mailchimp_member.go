@@ -224,7 +224,8 @@ func (s *Mailchimp) put(r *mailchimpCall) mailchimpReply {
 	return mailchimpReply{200, s.object(m)}
 }
 
-// post makes a contact; an address that has one, archived or not, is refused. The tags that it may name are not taken.
+// post makes a contact; an address that has one is refused, an archived one, too (amro/gibbon#193, VingtCinq/python-mailchimp#26).
+// The tags that it may name are not taken.
 func (s *Mailchimp) post(r *mailchimpCall) mailchimpReply {
 	var c memberChange
 	if json.Unmarshal(r.body, &c) != nil {
@@ -278,6 +279,8 @@ func (s *Mailchimp) refuse(c memberChange, m *MailchimpMember, skipMerge bool) *
 		return refusal(invalid, c.Email+" has signed up to a lot of lists very recently; we're not allowing more signups for now")
 	case m == nil && s.forgotten[mailchimpHash(c.Email)]:
 		return refusal("Forgotten Email Not Subscribed", c.Email+" was permanently deleted and cannot be re-imported. The contact must re-subscribe to get back on the list.")
+	case m == nil && other != nil && other.Compliance && c.StatusIfNew == "subscribed": // which of the two refusals comes first is not published
+		return refusal("Member In Compliance State", c.Email+" is in a compliance state due to unsubscribe, bounce, or compliance review and cannot be subscribed.")
 	case other != nil && other != m:
 		return refusal("Member Exists", c.Email+" is already a list member. Use PUT to insert or update list members.")
 	case m != nil && m.Compliance && c.Status == "subscribed", m == nil && s.suppressed[mailchimpHash(c.Email)] && c.Status != "pending":

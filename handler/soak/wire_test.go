@@ -3,6 +3,7 @@ package soak_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"signup-sync/handler/signup"
+	"signup-sync/handler/sim"
 )
 
 // call is a request on its way.
@@ -67,7 +69,7 @@ func (w *world) newCall(r *http.Request) call {
 	return c
 }
 
-// usersIn are the people whom a call names by id, or by the hash of the address.
+// usersIn are the people whom a call names by id, or by the address or its hash.
 func (w *world) usersIn(c call) (ids []signup.UserID) {
 	add := func(id signup.UserID) {
 		if w.people[id] != nil && !slices.Contains(ids, id) {
@@ -77,6 +79,12 @@ func (w *world) usersIn(c call) (ids []signup.UserID) {
 	if c.system == "newsletter" {
 		for part := range strings.SplitSeq(c.path, "/") {
 			add(w.byHash[part])
+		}
+		var contact struct {
+			Email string `json:"email_address"`
+		}
+		if json.Unmarshal(c.body, &contact) == nil {
+			add(w.byHash[sim.MailchimpMember{Email: contact.Email}.Hash()])
 		}
 		return ids
 	}
