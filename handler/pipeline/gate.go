@@ -222,10 +222,11 @@ func (g *gate) snapshot() Breaker {
 	return g.breaker
 }
 
-// Graph allows 3,000 writes in 150 s, 20 a second, an app and tenant (throttling limits, identity and access).
+// Graph allows 3,000 writes in 150 s, 20 a second, an app and tenant (throttling limits, identity and access). The tenant's
+// client keeps a pace of its own for all writes, which is a little less.
 const (
-	patchRate        = 18
-	patchBurst       = 18
+	patchRate        = 20
+	patchBurst       = 20
 	patchConcurrency = 8
 )
 
