@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,11 +16,7 @@ import (
 func (r *run) batch(ctx, workCtx context.Context, rows []signup.Row) {
 	begun := time.Now()
 	defer func() { r.took(time.Since(begun)) }()
-	ids := make([]signup.UserID, len(rows))
-	for i, row := range rows {
-		ids[i] = row.User
-	}
-	users, err := r.users(workCtx, ids)
+	users, err := r.profiles(workCtx, rows)
 	bad := err != nil && codeOf(err) == "bad-answer"
 	if !bad || len(rows) > 1 { // of one alone it speaks of the user, not of the directory
 		r.read(err)
@@ -143,6 +140,33 @@ func (r *run) stillOurs(ctx context.Context, rows []signup.Row) []signup.Row {
 		return nil
 	}
 	return slices.DeleteFunc(current, func(row signup.Row) bool { return row.Owner != r.id || row.Intent.IsZero() })
+}
+
+// replicas is how long after a user was not to be read another read is made, which another replica may answer.
+const replicas = time.Second
+
+// profiles reads the rows' users; who is not there for the first time is asked for twice, and needs not wait for the next run.
+func (r *run) profiles(ctx context.Context, rows []signup.Row) (map[signup.UserID]signup.User, error) {
+	ids := make([]signup.UserID, len(rows))
+	for i, row := range rows {
+		ids[i] = row.User
+	}
+	users, err := r.users(ctx, ids)
+	var late []signup.UserID
+	for _, row := range rows {
+		if _, ok := users[row.User]; !ok && row.Missing.IsZero() {
+			late = append(late, row.User)
+		}
+	}
+	if err != nil || len(late) == 0 || r.Clock.Sleep(ctx, replicas) != nil {
+		return users, err
+	}
+	more, err := r.users(ctx, late)
+	if err != nil { // the others are there
+		r.log.Info("profiles not read a second time", "users", len(late), "err", err)
+	}
+	maps.Copy(users, more)
+	return users, nil
 }
 
 // users reads profiles; a panic at one of them is an answer that cannot be decoded.

@@ -24,7 +24,11 @@ const (
 // detect reads every detector and hands over the rows that it inserted with this run's intent. A detector that fails
 // does not keep the others back; the error is for the case that none could be read.
 func (r *run) detect(ctx context.Context) error {
-	defer close(r.fresh)
+	begun := time.Now()
+	defer func() {
+		r.reading = time.Since(begun)
+		close(r.fresh)
+	}()
 	if deadline, ok := ctx.Deadline(); ok {
 		// Half of the time at most: what is recorded without an intent is worked after it.
 		var cancel context.CancelFunc
@@ -39,7 +43,7 @@ func (r *run) detect(ctx context.Context) error {
 		if d.err != nil {
 			d.sum.Trouble = codeOf(d.err)
 		}
-		r.sum.Detectors = append(r.sum.Detectors, d.sum)
+		r.sum.detected(d.sum)
 		if d.err != nil {
 			if d.sum.Slices == 0 { // otherwise it came further than the run before
 				errs = append(errs, fmt.Errorf("detector %s: %w", r.Detectors[i].Name(), d.err))

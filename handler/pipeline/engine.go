@@ -75,15 +75,38 @@ type Trigger struct {
 }
 
 // Run is the whole job, once: take the run lease, detect, record, associate, settle, until nothing is due or ctx's
-// deadline is near. It returns what was done also with an error; an error means that the job itself could not be done
-// (no lease, no ledger, no detector), not that a destination failed.
+// deadline is near. When that has taken a minute it detects again, and so on. It returns what was done also with an error; an
+// error means that the job itself could not be done (no lease, no ledger, no detector), not that a destination failed.
 func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 	r, err := e.begin(ctx, t)
 	if err != nil || r.sum.Busy {
 		return r.sum, err
 	}
+	err = r.round(ctx)
+	for err == nil && r.again(ctx) {
+		err = r.round(ctx)
+	}
+	endErr := r.end(ctx)
+	return r.sum, errors.Join(err, endErr)
+}
+
+// lookAgain is how long a round of a run takes at least for another to follow it, and how much time is to be left for that.
+// By then the timer has had its turn in vain, and the next one is up to a minute away.
+const lookAgain = time.Minute
+
+// again reports that the run has been at work for so long that it is to look for who has signed up meanwhile, and that
+// there is time to read the detectors, as long as that took last.
+func (r *run) again(ctx context.Context) bool {
+	return r.Clock.Now().Sub(r.looked) >= lookAgain && !r.timeUp(ctx) && (r.until.IsZero() || time.Until(r.until) >= max(lookAgain, 8*r.reading))
+}
+
+// round detects who is new, and works them and who is due.
+func (r *run) round(ctx context.Context) error {
 	var detectErr, workErr error
+	first := r.looked.IsZero()
+	r.looked, r.sum.fresh, r.fresh = r.Clock.Now(), 0, make(chan []signup.Row, freshUsers+1)
 	working, stop := context.WithCancel(ctx)
+	defer stop()
 	r.abort = stop
 	r.Each(3, func(i int) {
 		switch i {
@@ -96,9 +119,11 @@ func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 			r.keepLease(working)
 		}
 	})
-	r.unseen = detectErr
-	endErr := r.end(ctx)
-	return r.sum, errors.Join(detectErr, workErr, endErr)
+	if first { // a minute later it is in the log, and in the summary as the detector's trouble
+		r.unseen = detectErr
+	}
+	r.trigger.PastDue = false // what the host has missed is caught up with
+	return errors.Join(r.unseen, workErr)
 }
 
 // run is one Run on its way.
@@ -109,6 +134,8 @@ type run struct {
 	trigger Trigger
 	log     *slog.Logger
 	start   time.Time     // by the clock
+	looked  time.Time     // … when the round began
+	reading time.Duration // how long the round's detectors were read, by the wall clock
 	until   time.Time     // the work is over then (wall clock, as contexts have it); zero = no end
 	most    time.Duration // of that time to be left when nothing new is begun any more
 	lease   lease
@@ -130,7 +157,7 @@ type run struct {
 
 func (e *Engine) newRun(t Trigger) *run {
 	clock := signup.Steady(e.Clock)
-	r := &run{Engine: e, Clock: clock, trigger: t, start: clock.Now(), recording: make(chan struct{}, 1), fresh: make(chan []signup.Row, freshUsers+1)}
+	r := &run{Engine: e, Clock: clock, trigger: t, start: clock.Now(), recording: make(chan struct{}, 1)}
 	r.id = fmt.Sprintf("%s-%08x", r.start.Format("20060102T150405"), e.random32())
 	r.log = e.Log.With("run", r.id, "invocation", t.Invocation)
 	r.sum = Summary{Run: r.id, Started: r.start, PastDue: t.PastDue}

@@ -94,6 +94,21 @@ func (s *Summary) add(c change) {
 	}
 }
 
+// detected takes in what a detector has shown in a round.
+func (s *Summary) detected(d DetectorSummary) {
+	for i := range s.Detectors {
+		if before := &s.Detectors[i]; before.Name == d.Name {
+			d.From, d.Slices, d.Events = before.From, d.Slices+before.Slices, d.Events+before.Events
+			d.New, d.Also = d.New+before.New, d.Also+before.Also
+			d.Lags.Merge(before.Lags)
+			d.LagP50, d.LagP99 = seconds(d.Lags.Quantile(0.5)), seconds(d.Lags.Quantile(0.99))
+			*before = d
+			return
+		}
+	}
+	s.Detectors = append(s.Detectors, d)
+}
+
 func (s *Summary) signups(o signup.Origin, detector string) *OriginSummary {
 	for i := range s.Signups {
 		if s.Signups[i].Origin == o && s.Signups[i].Detector == detector {

@@ -90,7 +90,7 @@ func (w *watch) window() (window, missed signup.Window) {
 		r.log.Warn("the watermark lies in the future; everything is read again", "detector", w.d.Name(), "watermark", w.mark.Watermark)
 		w.mark.Watermark, w.mark.Rest = time.Time{}, signup.Window{}
 	}
-	return w.mark.window(r.start, r.state.body.watched(), r.Settings.Overlap, w.d.Retention(), r.trigger)
+	return w.mark.window(r.looked, r.state.body.watched(), r.Settings.Overlap, w.d.Retention(), r.trigger)
 }
 
 // closeGaps reads from the directory what the log no longer has, and remembers how far it came.

@@ -24,7 +24,7 @@ const (
 
 // work associates who is due and who is detected meanwhile, until there is nobody left or the time is up.
 func (r *run) work(ctx context.Context) error {
-	q := &queue{run: r, due: r.start, turn: make(chan struct{}, 1), seen: map[signup.UserID]bool{}}
+	q := &queue{run: r, due: r.looked, turn: make(chan struct{}, 1), seen: map[signup.UserID]bool{}}
 	workCtx := ctx
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
