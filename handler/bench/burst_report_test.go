@@ -55,7 +55,7 @@ func (w *burstWorld) result(n int) burstResult {
 		}
 	}
 	limit(float64(w.patches)/configured("pipeline/gate.go", `patchRate += (\d+)`), "patches of users")
-	limit(float64(w.calls[atGraphWrites])/configured("entra/client.go", `updateCall\] = newPace\((\d+), time.Second\)`), "writes to the directory")
+	limit(float64(w.calls[atGraphWrites])/configured("entra/client.go", `updateCall\] = newPace\((\d+), 1017\*time.Millisecond\)`)*1.017, "writes to the directory")
 	limit(float64(w.calls[atGraphLogs])/configured("entra/client.go", `auditCall\] = newPace\((\d+), 10\*time.Second\)`)*10, "reports")
 	for _, d := range w.engine.Destinations {
 		limit(float64(w.turns[d.Name])/d.Rate, fmt.Sprintf("%s at %v a second", d.Name, d.Rate))
@@ -127,7 +127,7 @@ func burstText(n int, all []burstResult, live burstResult) string {
 		"Salesforce 25 long ones at the same time. Destinations have the rates that their kinds have by default.\n\n", n)
 	b.WriteString("The time is that from the first intent to the last settle. The minimum is the largest, over all limits, of what was counted, divided by what is configured: " +
 		"patches, writes and reports of Graph by their pace; turns at each destination's gate by its rate; and the time that a destination's calls took by the number of calls at once. " +
-		"A turn is one user at Stripe, Mailchimp (two calls, with tags three) and the webhook, and one call for up to 15 users at Salesforce and the groups. Calls take as a rule ")
+		"A turn is one user at Stripe, Mailchimp (with tags two calls) and the webhook, and one call for up to 15 users at Salesforce and the groups. Calls take as a rule ")
 	for i, s := range []string{atGraphReads, atGraphWrites, atStripe, atMailchimp, atSalesforce, atWebhook} {
 		fmt.Fprintf(&b, "%s%s %v", []string{"", ", "}[min(i, 1)], s, burstLatency[s])
 	}

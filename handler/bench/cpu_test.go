@@ -78,7 +78,7 @@ func cpuText(quota, lifted, memory work) string {
 	if lifted.idle > 0.1*float64(runtime.NumCPU()) {
 		limit = "not the cores, of which some are idle, but waiting: for the ledger's file, as far as the last row is faster, and for answers to the 120 users, 8 batches of 15, who are worked at once"
 	}
-	fmt.Fprintf(&b, "\nThe first row is held up by Graph's 20 writes a second for an app, of which the program uses 18. In the second the limit is %s. "+
+	fmt.Fprintf(&b, "\nThe first row is held up by Graph's 20 writes a second for an app, of which the program leaves a sixtieth. In the second the limit is %s. "+
 		"One instance has %.0f times the rate that Graph allows.\n", limit, lifted.rate/quota.rate)
 	return b.String()
 }
