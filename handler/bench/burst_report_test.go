@@ -18,7 +18,7 @@ type burstResult struct {
 	took      float64 // seconds, from the first intent to the last settle
 	minimum   float64 // seconds
 	by        string  // the limit that asks for that much
-	rates     float64 // seconds: the minimum by the rates alone, whatever time calls take
+	rates     float64 // seconds: the most that any system's calls take at its rate, whatever time each takes
 	paused    float64 // seconds between two runs
 	runs      int
 	settled   []float64 // seconds from the first intent, of each user
@@ -64,6 +64,7 @@ func (w *burstWorld) result(n int) burstResult {
 	systems := map[string]string{"billing": atStripe, "newsletter": atMailchimp, "crm": atSalesforce, "welcome": atWebhook}
 	for _, d := range w.engine.Destinations {
 		if s := systems[d.Name]; s != "" {
+			r.rates = max(r.rates, float64(w.calls[s])/d.Rate)
 			limit(w.busy[s].Seconds()/float64(d.Concurrency), fmt.Sprintf("%s with %d calls at once", d.Name, d.Concurrency))
 		}
 	}
@@ -109,10 +110,10 @@ func (r burstResult) judge(t *testing.T, most float64) {
 func burstFigures(all []burstResult, full bool) (figures []bench.Figure) {
 	for _, r := range all {
 		figures = append(figures, bench.Figure{Name: r.mix + "/throttled", Value: 100 * r.worst, Unit: "%", Goal: "< 1", Steady: true})
-		if full {
-			figures = append(figures, bench.Figure{Name: r.mix + "/time : minimum", Value: r.ratio(), Goal: fmt.Sprintf("<= %.2f", burstGoal)},
+		if goal := fmt.Sprintf("<= %.2f", burstGoal); full {
+			figures = append(figures, bench.Figure{Name: r.mix + "/time : minimum", Value: r.ratio(), Goal: goal},
 				bench.Figure{Name: r.mix + "/time : minimum, without the pauses between runs", Value: r.within()},
-				bench.Figure{Name: r.mix + "/time : calls by their rates alone", Value: r.took / r.rates},
+				bench.Figure{Name: r.mix + "/time : calls by their rates", Value: r.took / r.rates, Goal: goal},
 				bench.Figure{Name: r.mix + "/time", Value: r.took, Unit: "s"}, bench.Figure{Name: r.mix + "/minimum", Value: r.minimum, Unit: "s"})
 		}
 	}
@@ -132,15 +133,15 @@ func burstText(n int, all []burstResult, live burstResult) string {
 		fmt.Fprintf(&b, "%s%s %v", []string{"", ", "}[min(i, 1)], s, burstLatency[s])
 	}
 	b.WriteString(", and one in a hundred eight times as long; the ledger takes 25 ms for a read and 40 ms for a write.\n\n" +
-		"| destinations | minimum | of which limit | time | : minimum | without pauses | : the rates alone | calls | throttled |\n|---|---:|---|---:|---:|---:|---:|---:|---:|\n")
+		"| destinations | minimum | of which limit | time | : minimum | without pauses | : calls ÷ rate | calls | throttled |\n|---|---:|---|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range all {
 		fmt.Fprintf(&b, "| %s | %.0f s | %s | %.0f s | %.3f | %.3f | %.3f | %d | %d |\n", r.mix, r.minimum, r.by, r.took, r.ratio(), r.within(), r.took/r.rates, r.calls, r.throttled)
 	}
-	fmt.Fprintf(&b, "\nWhile the %d sign up live, with all destinations, the time is %.0f s and the minimum %.0f s: %.3f, since a run works whom it has "+
-		"detected at its beginning, and ends when those are done.\n\n", n, live.took, live.minimum, live.ratio())
+	fmt.Fprintf(&b, "\nWhile the %d sign up live, with all destinations, the time is %.0f s and the minimum %.0f s: %.3f: a run works whom it has "+
+		"detected, and detects again when that has taken a minute.\n\n", n, live.took, live.minimum, live.ratio())
 	b.WriteString("What is left above 1 are mostly the pauses: a run ends 5 to 12 s before its four minutes are over, and the next one begins with the minute. " +
-		"Mailchimp's limit is calls at the same time, of which 8 of 10 are used: at two calls of 400 ms a user that is less than its rate, and with tags, a third call, " +
-		"some users wait for longer than the engine lets anybody wait, and come a second time.\n")
+		"Mailchimp's limit is calls at the same time, of which 8 of 10 are used: with tags, at two calls of 400 ms a user, that is less than its rate. " +
+		"The last column but two leaves that aside: it is the time to what the calls of the slowest system take at its rate.\n")
 	return b.String()
 }
 

@@ -31,7 +31,7 @@ func mailchimpKind() Kind {
 	return Kind{
 		Name:     "mailchimp",
 		Doc:      "A contact in a Mailchimp audience. Whoever is in it already keeps the state they are in: somebody who has left is not subscribed again.",
-		Settings: mailchimpSettings{}, Rate: 20, Burst: 5, Concurrency: 8, Most: 10,
+		Settings: mailchimpSettings{}, Rate: 18, Burst: 5, Concurrency: 8, Most: 10,
 		Connect: Connector(openMailchimp),
 		Limit:   "10 calls at the same time a key, whatever its destinations, and no published rate (mailchimp.com/developer/marketing/docs/fundamentals)",
 		Record: []Field{
