@@ -27,7 +27,8 @@ func binaryFigure(size int) bench.Figure {
 }
 
 // The linker keeps every exported method of what can be reached from an interface, since reflection may ask for it by name:
-// one model of the Graph SDK keeps all of them, 24 MB, and a client of Stripe's all of its services, 6.5 MB.
+// one model of the Graph SDK keeps all of them, 24 MB, and a client of Stripe's all of its services, 6.5 MB. A service decodes
+// into Stripe's own types, about which encoding/json then keeps 2.5 MB of memory.
 func TestBinaryIsSmall(t *testing.T) {
 	program, err := os.ReadFile("../../bin/handler")
 	if os.IsNotExist(err) && os.Getenv("CI") != "true" {
@@ -41,8 +42,8 @@ func TestBinaryIsSmall(t *testing.T) {
 		t.Error("the names of functions are not found in bin/handler: what is sought in it?")
 	}
 	for what, pattern := range map[string]string{
-		"a model of the Graph SDK":    `msgraph-sdk-go/models\.(New\w+|Create\w+FromDiscriminatorValue)\x00`,
-		"another service of Stripe's": `stripe-go/v85\.v1SubscriptionService\.\w+\x00`,
+		"a model of the Graph SDK": `msgraph-sdk-go/models\.(New\w+|Create\w+FromDiscriminatorValue)\x00`,
+		"a service of Stripe's":    `stripe-go/v85\.v1\w+Service\.\w+\x00`,
 	} {
 		if found := regexp.MustCompile(pattern).Find(program); found != nil {
 			t.Errorf("%s is linked, and all others with it: %s", what, found)

@@ -75,16 +75,6 @@ type stripeConnector struct {
 	log       *slog.Logger
 }
 
-// stripeCustomers is what is used of Stripe's client. A field of the client's own type would keep all of Stripe in the
-// binary: the linker keeps the methods of everything that can be reached from an interface.
-type stripeCustomers interface {
-	Create(context.Context, *stripe.CustomerCreateParams) (*stripe.Customer, error)
-	Retrieve(context.Context, string, *stripe.CustomerRetrieveParams) (*stripe.Customer, error)
-	Update(context.Context, string, *stripe.CustomerUpdateParams) (*stripe.Customer, error)
-	List(context.Context, *stripe.CustomerListParams) *stripe.V1List[*stripe.Customer]
-	Search(context.Context, *stripe.CustomerSearchParams) *stripe.V1SearchList[*stripe.Customer]
-}
-
 var _ signup.Connector = (*stripeConnector)(nil)
 
 func openStripe(s stripeSettings, env Env) (signup.Connector, []error) {
@@ -108,12 +98,12 @@ func openStripe(s stripeSettings, env Env) (signup.Connector, []error) {
 		s.URL = stripe.APIURL
 	}
 	api := &rest{client: redirectless(env.HTTP.Transport), clock: env.Clock, timeout: s.Timeout, judge: judgeStripe}
-	sdk := stripe.NewClient(s.APIKey, stripe.WithBackends(stripe.NewBackendsWithConfig(&stripe.BackendConfig{
+	backend := stripe.GetBackendWithConfig(stripe.APIBackend, &stripe.BackendConfig{
 		URL: stripe.String(s.URL), HTTPClient: redirectless(underSDK{api}), MaxNetworkRetries: stripe.Int64(0),
 		EnableTelemetry: stripe.Bool(false), LeveledLogger: silent{},
-	})))
+	})
 	return &stripeConnector{
-		customers: sdk.V1Customers, email: s.Adopt == "email", clock: env.Clock, log: env.Log,
+		customers: stripeCustomers{backend, s.APIKey}, email: s.Adopt == "email", clock: env.Clock, log: env.Log,
 	}, nil
 }
 
@@ -142,20 +132,23 @@ func (c *stripeConnector) Associate(ctx context.Context, req signup.Request) (si
 func (c *stripeConnector) Check(ctx context.Context) error {
 	list := &stripe.CustomerListParams{}
 	list.Limit, list.Single = stripe.Int64(1), true
-	if err := outcome(ctx, c.customers.List(ctx, list).Err()); err != nil {
-		return fmt.Errorf("list customers: %w", err)
+	for _, err := range c.customers.list(ctx, list) {
+		if err != nil {
+			return fmt.Errorf("list customers: %w", err)
+		}
 	}
 	search := &stripe.CustomerSearchParams{}
 	search.Query, search.Limit, search.Single = searchFor("check"), stripe.Int64(1), true
-	if err := outcome(ctx, c.customers.Search(ctx, search).Err()); err != nil {
-		return fmt.Errorf("search customers: %w", err)
+	for _, err := range c.customers.search(ctx, search) {
+		if err != nil {
+			return fmt.Errorf("search customers: %w", err)
+		}
 	}
 	return nil
 }
 
 func (c *stripeConnector) create(ctx context.Context, req signup.Request, params *stripe.CustomerCreateParams) (signup.Account, error) {
-	made, err := c.customers.Create(ctx, params)
-	err = outcome(ctx, err)
+	made, err := c.customers.create(ctx, params)
 	switch {
 	case code(err) == codeReplayed, code(err) == codeOtherBody:
 		return c.settle(ctx, req, params)
@@ -270,7 +263,7 @@ func textOf(v any) (string, bool) {
 	return "", false
 }
 
-func accountOf(found *stripe.Customer) signup.Account {
+func accountOf(found *stripeCustomer) signup.Account {
 	if found == nil {
 		return signup.Account{}
 	}

@@ -19,7 +19,7 @@ var errAnswer = &signup.Error{Class: signup.Transient, Code: "not-understood", D
 
 // lookUp finds the user's customer by everything that can show it; nil and no error means that there is none. Each
 // look-up that fails is an error.
-func (c *stripeConnector) lookUp(ctx context.Context, req signup.Request, params *stripe.CustomerCreateParams) (*stripe.Customer, error) {
+func (c *stripeConnector) lookUp(ctx context.Context, req signup.Request, params *stripe.CustomerCreateParams) (*stripeCustomer, error) {
 	if customerID.MatchString(req.Known) {
 		found, err := c.confirm(ctx, req.Known, req)
 		if err != nil || found != nil {
@@ -30,7 +30,7 @@ func (c *stripeConnector) lookUp(ctx context.Context, req signup.Request, params
 	if err != nil {
 		return nil, err
 	}
-	own := slices.DeleteFunc(found, func(x *stripe.Customer) bool { return !carries(x, req) })
+	own := slices.DeleteFunc(found, func(x *stripeCustomer) bool { return !carries(x, req) })
 	if len(own) > 0 {
 		return c.oldest(req, own), nil
 	}
@@ -38,9 +38,9 @@ func (c *stripeConnector) lookUp(ctx context.Context, req signup.Request, params
 }
 
 // confirm reads a customer by id; nil if there is none, or it was deleted, or it does not carry this user.
-func (c *stripeConnector) confirm(ctx context.Context, id string, req signup.Request) (*stripe.Customer, error) {
-	got, err := c.customers.Retrieve(ctx, id, nil)
-	switch err = outcome(ctx, err); {
+func (c *stripeConnector) confirm(ctx context.Context, id string, req signup.Request) (*stripeCustomer, error) {
+	got, err := c.customers.retrieve(ctx, id)
+	switch {
 	case code(err) == codeMissing:
 		return nil, nil
 	case err != nil:
@@ -55,8 +55,8 @@ func (c *stripeConnector) confirm(ctx context.Context, id string, req signup.Req
 
 // withEmail lists the customers that have one of these addresses. The filter is exact and case-sensitive, so each
 // address is asked for as it is and in lower case.
-func (c *stripeConnector) withEmail(ctx context.Context, addresses ...string) ([]*stripe.Customer, error) {
-	var found []*stripe.Customer
+func (c *stripeConnector) withEmail(ctx context.Context, addresses ...string) ([]*stripeCustomer, error) {
+	var found []*stripeCustomer
 	asked := map[string]bool{"": true}
 	for _, a := range addresses {
 		for _, email := range []string{a, strings.ToLower(a)} {
@@ -66,9 +66,9 @@ func (c *stripeConnector) withEmail(ctx context.Context, addresses ...string) ([
 			asked[email] = true
 			p := &stripe.CustomerListParams{Email: stripe.String(email)}
 			p.Limit = stripe.Int64(100)
-			for x, err := range c.customers.List(ctx, p).All(ctx) {
+			for x, err := range c.customers.list(ctx, p) {
 				if err != nil {
-					return nil, outcome(ctx, err)
+					return nil, err
 				}
 				found = append(found, x)
 			}
@@ -78,13 +78,13 @@ func (c *stripeConnector) withEmail(ctx context.Context, addresses ...string) ([
 }
 
 // search finds customers by metadata. The index is late, so that what it shows is read again.
-func (c *stripeConnector) search(ctx context.Context, req signup.Request) (*stripe.Customer, error) {
+func (c *stripeConnector) search(ctx context.Context, req signup.Request) (*stripeCustomer, error) {
 	p := &stripe.CustomerSearchParams{}
 	p.Query, p.Limit = searchFor(string(req.User)), stripe.Int64(100)
-	var own []*stripe.Customer
-	for x, err := range c.customers.Search(ctx, p).All(ctx) {
+	var own []*stripeCustomer
+	for x, err := range c.customers.search(ctx, p) {
 		if err != nil {
-			return nil, outcome(ctx, err)
+			return nil, err
 		}
 		if !customerID.MatchString(x.ID) {
 			return nil, errAnswer
@@ -106,12 +106,12 @@ func searchFor(user string) string { return "metadata['" + metaUser + "']:'" + u
 // more than one. Stripe has no conditional write, so the idempotency key, which is the customer's and not the user's,
 // is the lock: of two users the second one's body is another and is refused, and when Stripe has forgotten the key the
 // link of the first has long been there to see.
-func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) (*stripe.Customer, error) {
+func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) (*stripeCustomer, error) {
 	found, err := c.withEmail(ctx, req.Email)
 	if err != nil {
 		return nil, err
 	}
-	var own, free []*stripe.Customer
+	var own, free []*stripeCustomer
 	for _, x := range found {
 		switch {
 		case carries(x, req):
@@ -129,8 +129,8 @@ func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) 
 	id := free[0].ID
 	p := &stripe.CustomerUpdateParams{Metadata: map[string]string{metaUser: string(req.User), metaTenant: req.Tenant}}
 	p.SetIdempotencyKey("ea1_adopt_" + id)
-	linked, err := c.customers.Update(ctx, id, p)
-	if err = outcome(ctx, err); err == nil && isReplay(linked.LastResponse) {
+	linked, err := c.customers.update(ctx, id, p)
+	if err == nil && isReplay(linked.LastResponse) {
 		linked, err = c.confirm(ctx, id, req)
 	}
 	switch {
@@ -143,16 +143,16 @@ func (c *stripeConnector) adoptByEmail(ctx context.Context, req signup.Request) 
 }
 
 // carries reports that a customer is this user's.
-func carries(x *stripe.Customer, req signup.Request) bool {
+func carries(x *stripeCustomer, req signup.Request) bool {
 	return !x.Deleted && strings.EqualFold(x.Metadata[metaUser], string(req.User)) && strings.EqualFold(x.Metadata[metaTenant], req.Tenant)
 }
 
 // oldest picks the customer to stay with, nil of none; more than one is said in the log, by id.
-func (c *stripeConnector) oldest(req signup.Request, own []*stripe.Customer) *stripe.Customer {
-	slices.SortFunc(own, func(a, b *stripe.Customer) int {
+func (c *stripeConnector) oldest(req signup.Request, own []*stripeCustomer) *stripeCustomer {
+	slices.SortFunc(own, func(a, b *stripeCustomer) int {
 		return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.ID, b.ID))
 	})
-	own = slices.CompactFunc(own, func(a, b *stripe.Customer) bool { return a.ID == b.ID })
+	own = slices.CompactFunc(own, func(a, b *stripeCustomer) bool { return a.ID == b.ID })
 	if len(own) == 0 {
 		return nil
 	}
@@ -202,12 +202,13 @@ func (t underSDK) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // isStripes reports that a body is what this call answers when it goes well: a whole page or a customer. A page that says
-// that there is more and has nothing would be asked for again and again.
+// that there is more and has nothing, or does not say where it goes on, would be asked for again and again.
 func isStripes(r *http.Request, body []byte) bool {
 	var got struct {
 		Object string             `json:"object"`
 		Data   *[]json.RawMessage `json:"data"`
 		More   *bool              `json:"has_more"`
+		Next   *string            `json:"next_page"`
 	}
 	if json.Unmarshal(body, &got) != nil {
 		return false
@@ -217,7 +218,7 @@ func isStripes(r *http.Request, body []byte) bool {
 	case r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/v1/customers"):
 		return got.Object == "list" && page
 	case strings.HasSuffix(r.URL.Path, "/v1/customers/search"):
-		return got.Object == "search_result" && page
+		return got.Object == "search_result" && page && (got.Next != nil || !*got.More)
 	}
 	return got.Object == "customer"
 }

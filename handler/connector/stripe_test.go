@@ -369,6 +369,40 @@ func TestStripeListsToTheLastPage(t *testing.T) {
 	}
 }
 
+func TestStripeSearchesToTheLastPage(t *testing.T) {
+	b := stripeBench(t, sim.StripeOptions{}, "metadata", nil)
+	own := b.there.Add(sim.StripeCustomer{Metadata: linked(ada), Created: start.Add(-time.Hour)})
+	for range 100 {
+		b.there.Add(sim.StripeCustomer{Metadata: linked(ada)})
+	}
+	b.clock.Advance(time.Minute)
+	b.want(t, unsure(ada), own)
+	if got := b.there.Calls()["search"]; got != 2 {
+		t.Errorf("%d pages, want 2", got)
+	}
+}
+
+func TestStripeSearchThatDoesNotSayWhereItGoesOnIsNotWhole(t *testing.T) {
+	searches, created := 0, false
+	c := stripeAt(t, func(w http.ResponseWriter, r *http.Request) {
+		created = created || r.Method == "POST"
+		body := `{"object":"list","data":[],"has_more":false}`
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/search"):
+			body = `{"object":"search_result","data":[{"object":"customer","id":"cus_1"}],"has_more":true,"next_page":null}`
+			if searches++; searches > 3 {
+				body = `{"object":"search_result","data":[],"has_more":false}`
+			}
+		case strings.HasSuffix(r.URL.Path, "/cus_1"):
+			body = `{"object":"customer","id":"cus_1"}`
+		}
+		_, _ = w.Write([]byte(body))
+	})
+	if e := call(t, c, unsure(ada)); e.Code != "not-understood" || searches != 1 || created {
+		t.Errorf("got %v after %d searches, created %t; want not-understood after one", e, searches, created)
+	}
+}
+
 func TestStripeAdoption(t *testing.T) {
 	other := linked(signup.Request{User: "2", Tenant: ada.Tenant})
 	tests := []struct {
