@@ -24,7 +24,7 @@ const (
 
 // work associates who is due and who is detected meanwhile, until there is nobody left or the time is up.
 func (r *run) work(ctx context.Context) error {
-	q := &queue{run: r, due: r.looked, turn: make(chan struct{}, 1), seen: map[signup.UserID]bool{}}
+	q := &queue{run: r, due: r.looked, turn: make(chan struct{}, 1), seen: map[key]bool{}}
 	workCtx := ctx
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -62,10 +62,10 @@ type queue struct {
 	turn chan struct{} // one at a time looks for more; a channel, since it is held while the ledger is asked
 
 	fresh []signup.Row
-	over  bool                   // detection is
-	page  []signup.Row           // due rows without an intent of this run
-	seen  map[signup.UserID]bool // who was in a page; they stay due in the ledger until settled
-	done  bool                   // there is no further page
+	over  bool         // detection is
+	page  []signup.Row // due rows without an intent of this run
+	seen  map[key]bool // who was in a page; they stay due in the ledger until settled
+	done  bool         // there is no further page
 	alone []signup.Row
 	err   error
 }
@@ -124,10 +124,10 @@ func (q *queue) scan(ctx context.Context) bool {
 			q.log.Warn("due rows not read", "err", err)
 			return false
 		}
-		if q.seen[row.User] || row.Owner == q.id && !row.Intent.IsZero() {
+		if q.seen[keyOf(row.User)] || row.Owner == q.id && !row.Intent.IsZero() {
 			continue // this run is at it, or about to be
 		}
-		q.seen[row.User] = true
+		q.seen[keyOf(row.User)] = true
 		if !row.Intent.IsZero() && q.survived(row.Owner) {
 			row.Starts-- // the ledger failed, or its answer was lost: nobody has died at this user
 		}
