@@ -14,9 +14,9 @@ import (
 	"signup-sync/handler/status"
 )
 
-// maxMemory is what Go's memory should stay below: from there on it is collected before it grows. What is alive is a
-// quarter of it; what the system keeps of the program's file comes on top.
-const maxMemory = 40 << 20
+// maxMemory is what Go's memory should stay below: from there on it is collected before it grows. What is alive is less than
+// half of it; what the system keeps of the program's file, and SQLite's own, come on top.
+const maxMemory = 28 << 20
 
 type serveCommand struct{}
 
