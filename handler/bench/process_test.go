@@ -208,37 +208,6 @@ func (p *process) run() (s summary) {
 	return s
 }
 
-// memory is what the program has of the machine's, in MB.
-type memory struct {
-	now  float64 // VmRSS
-	most float64 // VmHWM: ever
-	own  float64 // RssAnon: not of the program's file, whose pages the system can take back
-}
-
-func (p *process) memory() (m memory) {
-	p.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Skip("without /proc nothing can be measured:", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		kB, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
-		switch name {
-		case "VmRSS":
-			m.now = kB * 1024 / 1e6
-		case "VmHWM":
-			m.most = kB * 1024 / 1e6
-		case "RssAnon":
-			m.own = kB * 1024 / 1e6
-		}
-	}
-	if m.own == 0 || m.now < m.own || m.most < m.now {
-		p.t.Fatalf("got %+v of %s", m, text)
-	}
-	return m
-}
-
 // tick is the unit of /proc: Linux's USER_HZ is 100 on amd64 and arm64.
 const tick = 10 * time.Millisecond
 
