@@ -130,7 +130,7 @@ func footprintText(start time.Duration, idles, peaks string) string {
 		"Go's soft limit has it collected.\n\n" +
 		"| sign-ups waiting | most | the program's file | Go's heap | of it alive | the rest | worked |\n|---|---|---|---|---|---|---|\n" + peaks +
 		"\nA backlog is in the ledger, of which a run holds 480 rows. What grows with it is the memory of who was seen, by this process and in this run: 20 bytes and a " +
-		"place in a map each. At 200,000 all are forgotten, so that it grows no further.\n"
+		"place in a map each. At 75,000 all are forgotten, so that it grows no further.\n"
 }
 
 func measureStart(t *testing.T, binary string) (median time.Duration, m memory) {

@@ -9,8 +9,9 @@ import (
 	"signup-sync/handler/signup"
 )
 
-// knownUsers bounds the memory of who was seen, 20 bytes and the map's own a user.
-const knownUsers = 200_000
+// knownUsers bounds the memory of who was seen, 20 bytes and the map's own a user: more than Graph lets an app patch within an
+// hour's overlap.
+const knownUsers = 75_000
 
 // key is a user's id, which is a GUID, in less than half of the memory.
 type key [16]byte
