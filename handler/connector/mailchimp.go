@@ -64,13 +64,10 @@ var (
 	contactID  = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
 )
 
-// mailchimpConnector makes contacts. Mailchimp knows no idempotency key, and needs none: an address has one contact. A
-// sure call makes it by a POST, which is refused where there is one, so that most users take one call. Who is refused,
-// and every unsure call, is looked up before anything is changed by a PUT: the state of a contact that is there is never
-// touched (but see Resubscribe), nor is one that carries another user.
-//
-// What remains: two users whose unsure calls come with the same address at the same moment share the contact, since a PUT
-// has no condition. The one whose id it does not carry afterwards is refused when it is looked at again.
+// mailchimpConnector makes contacts. Mailchimp knows no idempotency key, and needs none: an address has one contact. It is
+// made by a POST, which is refused where there is one: a sure call begins with that, so that most users take one call. Who
+// is refused, and who comes with an unsure call, is looked up before anything is changed by a PUT: the state of a contact
+// that is there is never touched (but see Resubscribe), nor is one that carries another user.
 type mailchimpConnector struct {
 	root     string // with /3.0
 	audience string
@@ -144,20 +141,32 @@ func (c *mailchimpConnector) Associate(ctx context.Context, req signup.Request) 
 	return signup.Account{ID: live.ID, Created: created}, nil
 }
 
-// contact makes the user's contact or finds it.
+// contact finds the user's contact or makes it. Whom no look-up has found can have one by the time of the POST, and so can an
+// address that may not be subscribed: who is refused is looked up after that.
 func (c *mailchimpConnector) contact(ctx context.Context, req signup.Request, w wish) (live *contact, created bool, err error) {
-	if !req.Unsure && req.Known == "" {
-		live, err = c.send(ctx, http.MethodPost, "", w, c.newContact(w))
-		switch code(err) {
-		case codeExists, codeCompliance: // an address that may not be subscribed can have a contact, too
-		default:
-			return live, true, err
+	var found *contact
+	if req.Unsure || req.Known != "" {
+		if found, err = c.lookUp(ctx, req, w); err != nil {
+			return nil, false, err
 		}
 	}
-	found, err := c.lookUp(ctx, req, w)
+	if found == nil {
+		live, refused := c.send(ctx, http.MethodPost, "", w, c.newContact(w))
+		if code(refused) != codeExists && code(refused) != codeCompliance {
+			return live, true, refused
+		}
+		found, err = c.lookUp(ctx, req, w)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case found != nil, c.ask && code(refused) == codeCompliance:
+		case code(refused) == codeCompliance, !req.Unsure:
+			// A contact that is there and not to be seen may be another user's, made just now. If it is still so in the
+			// next call, that does what Mailchimp says then: a PUT.
+			return nil, false, refused
+		}
+	}
 	switch {
-	case err != nil:
-		return nil, false, err
 	case found != nil && strings.EqualFold(found.ID, w.hash):
 		return nil, false, errMailchimpAnswer // an id that is made of the address is not kept
 	case found != nil && found.Hash != w.hash:
@@ -310,8 +319,9 @@ func (b *contactChange) prove(w wish) {
 	b.Language, b.Permissions, b.SignedUpAt, b.SignedUpIP = w.language, w.permissions, w.at, w.ip
 }
 
-// put makes the contact, or changes the one that was found at the address. What proves the consent goes with a new
-// contact only: the proof of an older one is older. One to which nothing is to be changed is left alone.
+// put changes the contact that was found at the address, or makes the one that a POST could not, since Mailchimp says that
+// it is there and does not show it, or wants the person to be asked. What proves the consent goes with a new contact only:
+// the proof of an older one is older. One to which nothing is to be changed is left alone.
 func (c *mailchimpConnector) put(ctx context.Context, req signup.Request, w wish, found *contact) (*contact, error) {
 	var body contactChange
 	if found == nil {

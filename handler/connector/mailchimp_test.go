@@ -115,8 +115,8 @@ func TestMailchimpMakesAContactInOneCall(t *testing.T) {
 		calls  map[string]int
 	}{
 		{"nobody there", nil, false, "", map[string]int{"post": 1}},
-		{"nobody there, but it was tried before", nil, true, "", map[string]int{"get": 1, "put": 1}},
-		{"an account is known", nil, false, "c1", map[string]int{"get": 2, "put": 1}},
+		{"nobody there, but it was tried before", nil, true, "", map[string]int{"get": 1, "post": 1}},
+		{"an account is known", nil, false, "c1", map[string]int{"get": 2, "post": 1}},
 		{"subscribed", &sim.MailchimpMember{Status: "subscribed"}, false, "", map[string]int{"post": 1, "get": 1, "put": 1}},
 		{"archived", &sim.MailchimpMember{Status: "archived"}, false, "", map[string]int{"post": 1, "get": 1, "put": 1}},
 		{"has left by itself", &sim.MailchimpMember{Status: "unsubscribed", Compliance: true}, false, "", map[string]int{"post": 1, "get": 1, "put": 1}},
@@ -283,8 +283,12 @@ func TestMailchimpAsksAgainOnlyWhoHadLeftBefore(t *testing.T) {
 			b.associate(t, unsure(consenting("subscribed")))
 			b.clock.Advance(time.Minute)
 		}
-		if m := b.only(t); m.Status != tt.want || m.Asked != tt.asked || !m.OptedInAt.IsZero() {
+		m := b.only(t)
+		if m.Status != tt.want || m.Asked != tt.asked || !m.OptedInAt.IsZero() {
 			t.Errorf("%s since %s: got %s, asked %d times, opted in at %s; want %s and %d", tt.status, tt.left, m.Status, m.Asked, m.OptedInAt, tt.want, tt.asked)
+		}
+		if proven := m.SignedUpAt.Equal(ada.Created); proven != (tt.asked > 0) {
+			t.Errorf("%s since %s: asked %d times, by a sign-up at %s", tt.status, tt.left, m.Asked, m.SignedUpAt)
 		}
 		// Who leaves after that is left alone, also by a replay.
 		b.there.Unsubscribe(ada.Email)
@@ -424,12 +428,13 @@ func TestMailchimpTakesNoOtherAnswerForAContact(t *testing.T) {
 		`[]`: false,
 	} {
 		for _, method := range []string{"POST", "PUT", "GET"} {
+			var asked []string
 			c := mailchimpAt(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == "GET" && method == "PUT" {
-					w.WriteHeader(404)
-					_, _ = w.Write([]byte(`{"title":"Resource Not Found","status":404}`))
+					_, _ = w.Write([]byte(`{"id":"` + hash + `","contact_id":"c1","status":"subscribed"}`))
 					return
 				}
+				asked = append(asked, r.Method)
 				_, _ = w.Write([]byte(body))
 			}), nil)
 			req := consenting("subscribed")
@@ -437,6 +442,9 @@ func TestMailchimpTakesNoOtherAnswerForAContact(t *testing.T) {
 			a, err := c.Associate(t.Context(), req)
 			if good && (err != nil || a.ID != "c1") || !good && (err == nil || signup.ClassOf(err) != signup.Transient) {
 				t.Errorf("%s %s: got %+v, %v", method, body, a, err)
+			}
+			if len(asked) == 0 || asked[0] != method {
+				t.Errorf("%s %s: it was the answer to %v", method, body, asked)
 			}
 		}
 	}
