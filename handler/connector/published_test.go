@@ -290,13 +290,13 @@ func TestMailchimpAsPublished(t *testing.T) {
 	if err := c.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
+	for range 2 { // which make a contact, and change it
 		if _, err := c.Associate(t.Context(), unsure(consenting("subscribed"))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, operation := range []string{
-		"GET /ping", "GET /lists/{list_id}", "GET /lists/{list_id}/merge-fields", "GET /lists/{list_id}/members",
+		"GET /ping", "GET /lists/{list_id}", "GET /lists/{list_id}/merge-fields", "GET /lists/{list_id}/members", "POST /lists/{list_id}/members",
 		"GET /lists/{list_id}/members/{subscriber_hash}", "PUT /lists/{list_id}/members/{subscriber_hash}", "POST /lists/{list_id}/members/{subscriber_hash}/tags",
 	} {
 		if watched.seen[operation] == 0 {
@@ -307,7 +307,7 @@ func TestMailchimpAsPublished(t *testing.T) {
 
 func TestTheComparisonWithWhatIsPublishedSeesMistakes(t *testing.T) {
 	needNPM(t, mailchimpFile, "the calls to Mailchimp are NOT compared with what it publishes")
-	const member = "/3.0/lists/a/members/b"
+	const members, member = "/3.0/lists/a/members", "/3.0/lists/a/members/b"
 	tests := []struct {
 		name, method, path, body string
 		status                   int
@@ -315,6 +315,9 @@ func TestTheComparisonWithWhatIsPublishedSeesMistakes(t *testing.T) {
 		good                     bool
 	}{
 		{"as it should be", "PUT", member + "?skip_merge_validation=true", `{"email_address":"a@b.c","status_if_new":"pending"}`, 200, "application/json; charset=utf-8", `{"id":"b","merge_fields":{"X":1}}`, true},
+		{"a new contact", "POST", members + "?skip_merge_validation=true", `{"email_address":"a@b.c","status":"subscribed","ip_opt":"203.0.113.7"}`, 200, "application/json", `{"id":"b"}`, true},
+		{"a new contact without a state", "POST", members, `{"email_address":"a@b.c"}`, 200, "application/json", "{}", false},
+		{"a new contact with what a PUT takes", "POST", members, `{"email_address":"a@b.c","status":"pending","status_if_new":"pending"}`, 200, "application/json", "{}", false},
 		{"tags in a PUT", "PUT", member, `{"email_address":"a@b.c","status_if_new":"pending","tags":["x"]}`, 200, "application/json", "{}", false},
 		{"an unknown state", "PUT", member, `{"email_address":"a@b.c","status_if_new":"archived"}`, 200, "application/json", "{}", false},
 		{"nothing that is required", "PUT", member, `{"email_address":"a@b.c"}`, 200, "application/json", "{}", false},
