@@ -224,8 +224,8 @@ func (s *Mailchimp) put(r *mailchimpCall) mailchimpReply {
 	return mailchimpReply{200, s.object(m)}
 }
 
-// post makes a contact; an address that has one is refused, an archived one, too (amro/gibbon#193, VingtCinq/python-mailchimp#26).
-// The tags that it may name are not taken.
+// post makes a contact; an address that has one is refused, an archived one, too (amro/gibbon#193, VingtCinq/python-mailchimp#26),
+// also if the person would be asked (supseven-at/mailchimp#7). The tags that it may name are not taken.
 func (s *Mailchimp) post(r *mailchimpCall) mailchimpReply {
 	var c memberChange
 	if json.Unmarshal(r.body, &c) != nil {

@@ -255,14 +255,40 @@ func TestMailchimpPostMakesOnce(t *testing.T) {
 	if status, got := chimpDo(t, there, "POST", "/members", body); status != 200 || got["status"] != "subscribed" {
 		t.Errorf("got %d %v", status, got)
 	}
-	there.Edit("a@example.com", func(m *sim.MailchimpMember) { m.Status = "archived" })
-	if status, got := chimpDo(t, there, "POST", "/members", body); status != 400 || got["title"] != "Member Exists" {
-		t.Errorf("got %d %v", status, got)
+	for _, status := range []string{"pending", "unsubscribed", "cleaned", "transactional", "archived"} {
+		there.Edit("a@example.com", func(m *sim.MailchimpMember) { m.Status = status })
+		for _, body := range []string{body, `{"email_address":"A@example.com","status":"pending","merge_fields":{"FNAME":"Eve"}}`} {
+			if code, got := chimpDo(t, there, "POST", "/members", body); code != 400 || got["title"] != "Member Exists" {
+				t.Errorf("%s: got %d %v", status, code, got)
+			}
+		}
 	}
 	if status, got := chimpDo(t, there, "POST", "/members", `{"email_address":"b@example.com","status_if_new":"subscribed"}`); status != 400 {
 		t.Errorf("without a status: got %d %v", status, got)
 	}
 	if all := there.Members(); len(all) != 1 || all[0].Status != "archived" || all[0].Merge["FNAME"] != "Ada" {
 		t.Errorf("got %v", all)
+	}
+}
+
+// A POST of an address that is kept off is refused as that, or asks.
+func TestMailchimpPostOfAnAddressThatIsKeptOff(t *testing.T) {
+	there := sim.NewMailchimp(sim.MailchimpOptions{Clock: sim.NewClock(start)})
+	there.Add(sim.MailchimpMember{Email: "left@example.com"})
+	there.Unsubscribe("left@example.com")
+	there.Suppress("kept@example.com")
+	for _, tt := range []struct{ address, status, title string }{
+		{"left@example.com", "subscribed", "Member In Compliance State"},
+		{"left@example.com", "pending", "Member Exists"},
+		{"kept@example.com", "subscribed", "Member In Compliance State"},
+		{"kept@example.com", "pending", ""},
+	} {
+		_, got := chimpDo(t, there, "POST", "/members", `{"email_address":"`+tt.address+`","status":"`+tt.status+`"}`)
+		if title, _ := got["title"].(string); title != tt.title {
+			t.Errorf("%+v: got %v", tt, got)
+		}
+	}
+	if all := there.Members(); len(all) != 2 || all[0].Status != "unsubscribed" || all[1].Status != "pending" || all[1].Asked != 1 {
+		t.Errorf("got %+v", all)
 	}
 }
