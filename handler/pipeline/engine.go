@@ -82,12 +82,18 @@ func (e *Engine) Run(ctx context.Context, t Trigger) (Summary, error) {
 	if err != nil || r.sum.Busy {
 		return r.sum, err
 	}
-	err = r.round(ctx)
+	r.longest = shortLead // until a batch has taken longer
+	err = r.underLease(ctx, r.rounds)
+	endErr := r.end(ctx)
+	return r.sum, errors.Join(err, endErr)
+}
+
+func (r *run) rounds(ctx context.Context) error {
+	err := r.round(ctx)
 	for err == nil && r.again(ctx) {
 		err = r.round(ctx)
 	}
-	endErr := r.end(ctx)
-	return r.sum, errors.Join(err, endErr)
+	return err
 }
 
 // lookAgain is how long a round of a run takes at least for another to follow it, and how much time is to be left for that.
@@ -105,18 +111,11 @@ func (r *run) round(ctx context.Context) error {
 	var detectErr, workErr error
 	first := r.looked.IsZero()
 	r.looked, r.sum.fresh, r.fresh = r.Clock.Now(), 0, make(chan []signup.Row, freshUsers+1)
-	working, stop := context.WithCancel(ctx)
-	defer stop()
-	r.abort = stop
-	r.Each(3, func(i int) {
-		switch i {
-		case 0:
-			detectErr = r.detect(working) // hands over who is new …
-		case 1:
-			workErr = r.work(working) // … and who is due is worked meanwhile
-			stop()
-		case 2:
-			r.keepLease(working)
+	r.Each(2, func(i int) {
+		if i == 0 {
+			detectErr = r.detect(ctx) // hands over who is new …
+		} else {
+			workErr = r.work(ctx) // … and who is due is worked meanwhile
 		}
 	})
 	if first { // a minute later it is in the log, and in the summary as the detector's trouble

@@ -89,9 +89,16 @@ func (r *run) hold(ctx context.Context, act func(ctx context.Context) error) err
 	if err := r.awaitLease(ctx); err != nil {
 		return err
 	}
+	err := r.underLease(ctx, act)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	return errors.Join(r.freeLease(ctx, r.lease.last), err)
+}
+
+// underLease acts, and renews the lease beside it all the while. A lease that is lost ends what is being done.
+func (r *run) underLease(ctx context.Context, act func(ctx context.Context) error) (err error) {
 	working, stop := context.WithCancel(ctx)
 	r.abort = stop
-	var err error
 	r.Each(2, func(i int) {
 		if i == 0 {
 			err = act(working)
@@ -100,9 +107,7 @@ func (r *run) hold(ctx context.Context, act func(ctx context.Context) error) err
 		}
 		r.keepLease(working)
 	})
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
-	defer cancel()
-	return errors.Join(r.freeLease(ctx, r.lease.last), err)
+	return err
 }
 
 // awaitLease takes the run lease, after a run that has it.
@@ -122,7 +127,7 @@ func (r *run) awaitLease(ctx context.Context) error {
 	}
 }
 
-// keepLease renews the lease until the run's work is over.
+// keepLease renews the lease until ctx is over.
 func (r *run) keepLease(ctx context.Context) {
 	for r.Clock.Sleep(ctx, leaseTime/3) == nil {
 		r.renew(ctx)

@@ -9,14 +9,14 @@ import (
 	"signup-sync/handler/signup"
 )
 
-// watch is one detector's turn in a run.
+// watch is one detector's turn in a round.
 type watch struct {
 	run    *run
 	d      signup.Detector
 	index  int // among Engine.Detectors
 	note   signup.Note
 	mark   mark
-	before time.Time // the watermark when the turn began: what lies before it was read in another run
+	before time.Time // the watermark when the turn began: what lies before it was read in another turn
 
 	sum     DetectorSummary
 	fresh   Sightings // that no note has yet
@@ -86,7 +86,7 @@ func (w *watch) read(ctx context.Context) error {
 // would hide behind it.
 func (w *watch) window() (window, missed signup.Window) {
 	r := w.run
-	if w.mark.Watermark.After(r.start.Add(skew)) {
+	if w.mark.Watermark.After(r.looked.Add(skew)) {
 		r.log.Warn("the watermark lies in the future; everything is read again", "detector", w.d.Name(), "watermark", w.mark.Watermark)
 		w.mark.Watermark, w.mark.Rest = time.Time{}, signup.Window{}
 	}

@@ -31,7 +31,6 @@ func (r *run) work(ctx context.Context) error {
 		workCtx, cancel = context.WithDeadline(ctx, deadline.Add(-lastWrite))
 		defer cancel()
 	}
-	r.longest = shortLead
 	r.Each(batches, func(int) {
 		for rows := q.next(workCtx); len(rows) > 0; rows = q.next(workCtx) {
 			r.batch(ctx, workCtx, rows)
@@ -124,11 +123,11 @@ func (q *queue) scan(ctx context.Context) bool {
 			q.log.Warn("due rows not read", "err", err)
 			return false
 		}
-		if q.seen[keyOf(row.User)] || row.Owner == q.id && !row.Intent.IsZero() {
-			continue // this run is at it, or about to be
+		if q.seen[keyOf(row.User)] || row.Owner == q.id && !row.Intent.Before(q.looked) {
+			continue // this round is at it, or about to be
 		}
 		q.seen[keyOf(row.User)] = true
-		if !row.Intent.IsZero() && q.survived(row.Owner) {
+		if !row.Intent.IsZero() && (row.Owner == q.id || q.survived(row.Owner)) {
 			row.Starts-- // the ledger failed, or its answer was lost: nobody has died at this user
 		}
 		switch {

@@ -1,0 +1,227 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"signup-sync/handler/pipeline"
+	"signup-sync/handler/signup"
+)
+
+// slowFirst makes the first user whom the system gets take so long, while others sign up, who are seen by the next round; they take
+// as long as then says.
+func slowFirst(w *world, takes time.Duration, others int, then func(ctx context.Context)) {
+	var begun atomic.Bool
+	w.systems["crm"].before = func(ctx context.Context, _ signup.Request) error {
+		if !begun.CompareAndSwap(false, true) {
+			then(ctx)
+			return ctx.Err()
+		}
+		for n := range others {
+			w.signUp(1000 + n)
+		}
+		select {
+		case <-time.After(takes):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}
+}
+
+// The lease is renewed when it is time for that, wherever one round ends and another begins; if it cannot be, nobody is worked
+// after it has ended.
+func TestALeaseThatCannotBeRenewedEndsALaterRound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		taken := time.Now().Add(time.Minute)
+		w.engine.Ledger = &hangingLease{Ledger: w.faults, from: taken.Add(41 * time.Second)} // the renewal after 40 s is the last
+		var calls, late atomic.Int32
+		slowFirst(w, 90*time.Second, 3000, func(context.Context) {
+			if calls.Add(1); time.Since(taken) > 160*time.Second {
+				late.Add(1)
+			}
+			time.Sleep(5 * time.Second)
+		})
+		if _, err := w.run(time.Minute); err == nil {
+			t.Error("a run that has lost its lease has said nothing")
+		}
+		if n := late.Load(); n > 0 || calls.Load() < 100 {
+			t.Errorf("%d of %d calls were made without a lease", n, calls.Load())
+		}
+	})
+}
+
+// A run whose lease was taken in its first round has no second one.
+func TestAStolenLeaseIsNotFollowedByAnotherRound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		w.systems["crm"].before = func(ctx context.Context, _ signup.Request) error {
+			time.Sleep(70 * time.Second)
+			n, _ := w.ledger.Note(ctx, "run")
+			n.Body = []byte(`{"owner":"thief","expires":"2099-01-01T00:00:00Z"}`)
+			if _, err := w.ledger.PutNote(ctx, n); err != nil {
+				t.Error(err)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		before := len(w.audit.windows)
+		if _, err := w.run(time.Minute); !errors.Is(err, pipeline.ErrLeaseLost) {
+			t.Errorf("got %v, want %v", err, pipeline.ErrLeaseLost)
+		}
+		if got := len(w.audit.windows) - before; got != 1 {
+			t.Errorf("the log was read %d times, want once", got)
+		}
+	})
+}
+
+// Without the ledger there is no second round either.
+func TestARunThatCannotWriteHasNoOtherRound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		slowFirst(w, 70*time.Second, 1, nil)
+		time.AfterFunc(2*time.Minute, func() { w.faults.set("Replace") })
+		before := len(w.audit.windows)
+		if _, err := w.run(time.Minute); err == nil {
+			t.Error("what was done could not be written, and the run says nothing")
+		}
+		if got := len(w.audit.windows) - before; got != 1 {
+			t.Errorf("the log was read %d times, want once", got)
+		}
+	})
+}
+
+// A detector that hangs has half of the time, and is not read again.
+func TestADetectorThatHangsHasHalfOfTheTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		id := w.signUp(1)
+		var reads atomic.Int32
+		w.engine.Detectors[0] = hanging{w.audit, &reads}
+		begun := time.Now().Add(time.Minute)
+		sum := w.mustRun(time.Minute)
+		if took := sum.Ended.Sub(begun); took != 2*time.Minute || reads.Load() != 1 || sum.Detectors[0].Trouble == "" {
+			t.Errorf("%d reads, %v: %+v", reads.Load(), took, sum)
+		}
+		w.want(id, "crm: associated", "profile: associated")
+	})
+}
+
+// hanging is a detector that does not answer.
+type hanging struct {
+	*detector
+	reads *atomic.Int32
+}
+
+func (d hanging) Events(ctx context.Context, w signup.Window) iter.Seq2[signup.Event, error] {
+	return func(yield func(signup.Event, error) bool) {
+		d.reads.Add(1)
+		<-ctx.Done()
+		yield(signup.Event{}, ctx.Err())
+	}
+}
+
+// How far a detector has been read by one round is not the future to the next.
+func TestARoundMayBeginLongAfterTheRun(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		n := 1
+		w.systems["crm"].before = func(context.Context, signup.Request) error {
+			if n++; n < 4 {
+				w.signUp(n)
+			}
+			time.Sleep(6 * time.Minute)
+			return nil
+		}
+		time.Sleep(time.Minute)
+		begun, before := time.Now(), len(w.audit.windows)
+		if _, err := w.engine.Run(t.Context(), pipeline.Trigger{}); err != nil { // as with a clock that is fast, without end
+			t.Fatal(err)
+		}
+		windows := w.audit.windows[before:]
+		if want := begun.Add(6*time.Minute - w.engine.Settings.Overlap); len(windows) != 4 || !windows[2].From.Equal(want) {
+			t.Errorf("the third of the windows %v is to begin at %v", windows, want)
+		}
+	})
+}
+
+// How long batches take is known to the next round: nobody is begun so shortly before the end that the call is cut short.
+func TestALaterRoundKnowsHowLongBatchesTake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.engine.Destinations[0].Concurrency = 8 * 15
+		w.mustRun(0)
+		w.signUp(1)
+		end := time.Now().Add(time.Minute + 4*time.Minute - 5*time.Second)
+		var calls, cut atomic.Int32
+		slowFirst(w, 170*time.Second, 8*15*30, func(ctx context.Context) {
+			takes := 4 * time.Second
+			if time.Until(end) < 20*time.Second {
+				takes = 19 * time.Second
+			}
+			calls.Add(1)
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				cut.Add(1)
+			}
+		})
+		w.mustRun(time.Minute)
+		if n := cut.Load(); n > 0 || calls.Load() < 8*15 {
+			t.Errorf("%d of %d calls were cut short", n, calls.Load())
+		}
+	})
+}
+
+// lostInsert is a ledger whose answer is lost when it has first been given a user.
+type lostInsert struct {
+	signup.Ledger
+	of   signup.UserID
+	done atomic.Bool
+}
+
+func (l *lostInsert) Insert(ctx context.Context, rows []signup.Row) ([]signup.Row, error) {
+	inserted, err := l.Ledger.Insert(ctx, rows)
+	if slices.ContainsFunc(rows, func(r signup.Row) bool { return r.User == l.of }) && l.done.CompareAndSwap(false, true) {
+		return nil, errors.New("no answer")
+	}
+	return inserted, err
+}
+
+// Who was recorded by an insert whose answer was lost is worked by the next round, which looks before it makes anything.
+func TestWhoseInsertWasNotAnsweredIsTheNextRounds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		lost, starts := signup.UserID("75b523ca-d064-4ddf-80af-000000000002"), 0
+		slowFirst(w, 70*time.Second, 0, func(context.Context) { starts = w.row(lost).Starts })
+		w.directory.events = nil // the log shows the one, the list the other
+		w.signUp(2)
+		w.audit.events = w.audit.events[:len(w.audit.events)-1]
+		w.engine.Ledger = &lostInsert{Ledger: w.faults, of: lost}
+		w.mustRun(time.Minute)
+		w.want(lost, "crm: associated", "profile: associated")
+		requests := w.systems["crm"].requests
+		if len(requests) != 2 || !requests[1].Unsure {
+			t.Fatalf("got %+v", requests)
+		}
+		if starts != 1 { // nobody has died
+			t.Errorf("it was the user's start number %d, want 1", starts)
+		}
+	})
+}
