@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"iter"
 	"slices"
@@ -183,6 +184,154 @@ func TestALaterRoundKnowsHowLongBatchesTake(t *testing.T) {
 		w.mustRun(time.Minute)
 		if n := cut.Load(); n > 0 || calls.Load() < 8*15 {
 			t.Errorf("%d of %d calls were cut short", n, calls.Load())
+		}
+	})
+}
+
+// unreadNotes is a ledger of which some notes cannot be read for a while.
+type unreadNotes struct {
+	signup.Ledger
+	down func(name string) bool
+}
+
+func (l unreadNotes) Note(ctx context.Context, name string) (signup.Note, error) {
+	if l.down(name) {
+		return signup.Note{}, errors.New("the ledger is down")
+	}
+	return l.Ledger.Note(ctx, name)
+}
+
+// A summary tells of each detector how far it is read for certain, whichever round has failed; its trouble is that of the last.
+func TestASummaryIsOfAllRounds(t *testing.T) {
+	tests := []struct {
+		name    string
+		down    func(round int) bool
+		trouble string
+	}{
+		{"the first round cannot read the note", func(round int) bool { return round == 1 }, ""},
+		{"the second", func(round int) bool { return round == 2 }, "transient"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t, oneDestination())
+				w.mustRun(0)
+				w.signUp(1)
+				begun := time.Now().Add(time.Minute)
+				w.engine.Ledger = unreadNotes{w.faults, func(name string) bool {
+					round := 1
+					if time.Since(begun) >= time.Minute {
+						round = 2
+					}
+					return name == "watermark|audit" && tt.down(round)
+				}}
+				slowFirst(w, 70*time.Second, 0, nil)
+				d := w.mustRun(time.Minute).Detectors[0]
+				at := begun // of the round that could be read
+				if tt.trouble == "" {
+					at = begun.Add(70 * time.Second)
+				}
+				// the run before was a minute earlier
+				if from := begun.Add(-time.Minute - time.Hour); !d.From.Equal(from) || !d.To.Equal(at) || !d.Watermark.Equal(at) || d.Trouble != tt.trouble {
+					t.Errorf("got %+v, want from %v to %v, trouble %q", d, from, at, tt.trouble)
+				}
+			})
+		})
+	}
+}
+
+// mark changes the note of the audit log.
+func (w *world) mark(key string, value any) {
+	w.t.Helper()
+	n, err := w.ledger.Note(w.t.Context(), "watermark|audit")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var mark map[string]any
+	if err := json.Unmarshal(n.Body, &mark); err != nil {
+		w.t.Fatal(err)
+	}
+	mark[key] = value
+	if n.Body, err = json.Marshal(mark); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.ledger.PutNote(w.t.Context(), n); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A gap that the first round has left is there, although the second cannot look.
+func TestASummaryKeepsTheGapsOfARound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		begun := time.Now().Add(time.Minute)
+		w.mark("gaps", []signup.Window{{From: begun.Add(-3 * time.Hour), To: begun.Add(-2 * time.Hour)}})
+		w.engine.Backstop = &detector{name: "backstop", fail: errors.New("down")}
+		w.engine.Ledger = unreadNotes{w.faults, func(name string) bool {
+			return name == "watermark|audit" && time.Since(begun) >= time.Minute
+		}}
+		slowFirst(w, 70*time.Second, 0, nil)
+		if d := w.mustRun(time.Minute).Detectors[0]; d.Gaps != 1 {
+			t.Errorf("%d gaps, want 1", d.Gaps)
+		}
+	})
+}
+
+// What the rounds have counted is added up.
+func TestASummaryAddsUpTheRounds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		for n := range 200 {
+			w.signUp(n)
+		}
+		intents := &insertedWith{Ledger: w.faults}
+		w.engine.Ledger = intents
+		slowFirst(w, 70*time.Second, 150, func(context.Context) {}) // more than 300 are not worked from memory in one round
+		sum := w.mustRun(time.Minute)
+		a, b := sum.Detectors[0], sum.Detectors[1]
+		if a.Events != 550 || b.Events != 550 || a.New+b.New != 350 || a.Also+b.Also != 350 { // each round sees the first 200
+			t.Errorf("got %v and %v", a, b)
+		}
+		// 200 took a minute to be seen, and 150 seventy seconds.
+		if a.Lags.N() != 350 || a.Lags.Counts[3] != 200 || a.LagP50 != 60 || a.LagP99 != 70 {
+			t.Errorf("got %+v, half of them %v s, most %v s", a.Lags, a.LagP50, a.LagP99)
+		}
+		if intents.without > 0 {
+			t.Errorf("%d were recorded without an intent", intents.without)
+		}
+	})
+}
+
+// insertedWith counts rows that are inserted without an intent.
+type insertedWith struct {
+	signup.Ledger
+	without int
+}
+
+func (l *insertedWith) Insert(ctx context.Context, rows []signup.Row) ([]signup.Row, error) {
+	for _, row := range rows {
+		if row.Intent.IsZero() {
+			l.without++
+		}
+	}
+	return l.Ledger.Insert(ctx, rows)
+}
+
+// What a first round has left of a window lies behind the window of the next: the summary's has both.
+func TestASummarysWindowHasThoseOfAllRounds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		w.signUp(1)
+		begun := time.Now().Add(time.Minute)
+		w.mark("rest", signup.Window{From: begun.Add(-2 * time.Minute), To: begun})
+		slowFirst(w, 70*time.Second, 0, nil)
+		d := w.mustRun(time.Minute).Detectors[0]
+		if from, to := begun.Add(-time.Hour), begun.Add(70*time.Second); !d.From.Equal(from) || !d.To.Equal(to) {
+			t.Errorf("got %+v, want from %v to %v", d, from, to)
 		}
 	})
 }

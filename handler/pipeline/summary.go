@@ -94,11 +94,18 @@ func (s *Summary) add(c change) {
 	}
 }
 
-// detected takes in what a detector has shown in a round.
+// detected takes in what a detector has shown in a round. Whether it could be read to the end, and what is left, the latest
+// round says; how far it is read is known also where that one could not even look.
 func (s *Summary) detected(d DetectorSummary) {
 	for i := range s.Detectors {
 		if before := &s.Detectors[i]; before.Name == d.Name {
-			d.From, d.Slices, d.Events = before.From, d.Slices+before.Slices, d.Events+before.Events
+			if d.From.IsZero() || !before.From.IsZero() && before.From.Before(d.From) {
+				d.From = before.From
+			}
+			if d.Watermark.IsZero() {
+				d.Watermark, d.Gaps = before.Watermark, before.Gaps
+			}
+			d.To, d.Slices, d.Events = later(d.To, before.To), d.Slices+before.Slices, d.Events+before.Events
 			d.New, d.Also = d.New+before.New, d.Also+before.Also
 			d.Lags.Merge(before.Lags)
 			d.LagP50, d.LagP99 = seconds(d.Lags.Quantile(0.5)), seconds(d.Lags.Quantile(0.99))
