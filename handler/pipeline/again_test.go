@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -171,7 +172,7 @@ func TestAUserWhoIsNotThereIsAskedForTwice(t *testing.T) {
 		delete(w.users.all, late)
 		onRead := &showing{w.users, func(read int) {
 			if read == 1 {
-				w.users.put(there)
+				time.AfterFunc(900*time.Millisecond, func() { w.users.put(there) })
 			}
 		}}
 		w.engine.Directory = onRead
@@ -195,6 +196,36 @@ func TestAUserWhoIsNotThereIsAskedForTwice(t *testing.T) {
 		w.mustRun(time.Minute)
 		w.want(gone, "crm: associated", "profile: associated")
 	})
+}
+
+// Only who was not there is asked for again.
+func TestWhoIsThereIsAskedForOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		for n := range 10 {
+			w.signUp(n)
+		}
+		late := w.signUp(10)
+		delete(w.users.all, late)
+		asked := &asking{Directory: w.users}
+		w.engine.Directory = asked
+		w.mustRun(time.Minute)
+		if len(asked.ids) != 2 || len(asked.ids[0]) != 11 || !slices.Equal(asked.ids[1], []signup.UserID{late}) {
+			t.Errorf("asked for %v", asked.ids)
+		}
+	})
+}
+
+// asking remembers who was asked for.
+type asking struct {
+	signup.Directory
+	ids [][]signup.UserID
+}
+
+func (d *asking) Users(ctx context.Context, ids []signup.UserID) (map[signup.UserID]signup.User, error) {
+	d.ids = append(d.ids, ids)
+	return d.Directory.Users(ctx, ids)
 }
 
 // A second read that fails leaves those alone whom the first has brought.

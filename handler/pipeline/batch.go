@@ -165,6 +165,9 @@ func (r *run) profiles(ctx context.Context, rows []signup.Row) (map[signup.UserI
 	if err != nil { // the others are there
 		r.log.Info("profiles not read a second time", "users", len(late), "err", err)
 	}
+	if users == nil {
+		return more, nil
+	}
 	maps.Copy(users, more)
 	return users, nil
 }

@@ -374,3 +374,27 @@ func TestWhoseInsertWasNotAnsweredIsTheNextRounds(t *testing.T) {
 		}
 	})
 }
+
+// empty is a directory that answers with no map where nobody is found.
+type empty struct{ signup.Directory }
+
+func (d empty) Users(ctx context.Context, ids []signup.UserID) (map[signup.UserID]signup.User, error) {
+	users, err := d.Directory.Users(ctx, ids)
+	if len(users) == 0 {
+		users = nil
+	}
+	return users, err
+}
+
+func TestADirectoryMayAnswerWithoutAMap(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, oneDestination())
+		w.mustRun(0)
+		late := w.signUp(1)
+		there := w.users.all[late]
+		delete(w.users.all, late)
+		w.engine.Directory = empty{&showing{w.users, func(int) { w.users.put(there) }}}
+		w.mustRun(time.Minute)
+		w.want(late, "crm: associated", "profile: associated")
+	})
+}
