@@ -2,8 +2,11 @@ package entra
 
 import (
 	"math"
+	"net/url"
 	"testing"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 )
 
 func TestNoPeriodHasMoreCallsThanItsPace(t *testing.T) {
@@ -16,7 +19,7 @@ func TestNoPeriodHasMoreCallsThanItsPace(t *testing.T) {
 		{"audit, all at once", 4, 10 * time.Second, 0},
 		{"audit, one a second", 4, 10 * time.Second, time.Second},
 		{"audit, one in three seconds", 4, 10 * time.Second, 3 * time.Second},
-		{"writes, all at once", 20, time.Second, 0},
+		{"writes, all at once", 20, 1017 * time.Millisecond, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -41,6 +44,35 @@ func TestNoPeriodHasMoreCallsThanItsPace(t *testing.T) {
 				t.Errorf("200 calls took %v: slower than the pace", d)
 			}
 		})
+	}
+}
+
+type noCredential struct{ azcore.TokenCredential }
+
+// Graph counts writes when they arrive: 3,000 in any 150 s, also if some are two seconds longer on their way than those after
+// them.
+func TestWritesThatAreLateAreWithinGraphsLimit(t *testing.T) {
+	root, err := url.Parse("http://127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newClient(Options{Credential: noCredential{}}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	var starts []time.Time
+	for range 8000 {
+		wait, _ := c.paces[updateCall].reserve(now, math.MaxInt64)
+		starts = append(starts, now.Add(wait))
+	}
+	for i := 3000; i < len(starts); i++ {
+		if d := starts[i].Sub(starts[i-3000]); d < 152*time.Second {
+			t.Fatalf("3,001 writes begin within %v: if the first are two seconds late Graph refuses the last", d)
+		}
+	}
+	if took := starts[len(starts)-1].Sub(now); took > 8000*time.Second/19 {
+		t.Errorf("8,000 writes take %v, which is less than 19 a second", took)
 	}
 }
 
