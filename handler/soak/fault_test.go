@@ -110,6 +110,8 @@ func (w *world) troubled(f fate, how string, c call) (fate, bool) {
 		f.half = true
 	case "slow":
 		f.before, f.after = time.Duration(chance.Int64N(int64(15*time.Second))), time.Duration(chance.Int64N(int64(15*time.Second)))
+	case "crawl":
+		f.before, f.after = time.Duration(chance.Int64N(int64(5*time.Second))), 15*time.Second+time.Duration(chance.Int64N(int64(8*time.Second)))
 	case "500-stored":
 		if c.method != "POST" {
 			f.what = ""

@@ -75,6 +75,15 @@ func newSeed(seed uint64) *world {
 		pl.troubles = append(pl.troubles, trouble{"billing", "lost-refused", from, from + 25*time.Hour + time.Duration(more.Int64N(int64(20*time.Hour)))})
 	}
 	pl.invited = more.IntN(4) == 0
+	if more.IntN(4) == 0 { // runs take minutes, and their log is read at once, so that they go in rounds
+		pl.pageSize = 0
+		for _, system := range []string{"billing", "crm", "welcome"} {
+			pl.troubles = append(pl.troubles, trouble{system, "crawl", 0, pl.span})
+		}
+		if !pl.quiet {
+			pl.troubles = append(pl.troubles, trouble{"patch", "crawl", 0, pl.span})
+		}
+	}
 	return newWorld(seed, pl, people)
 }
 
