@@ -45,7 +45,7 @@ recorded here unless ` + "`OTEL_TRACES_SAMPLER`" + ` says otherwise.
 | span | attributes | what |
 |---|---|---|
 | SyncNewUsers, TakeCensus | ` + "`faas.trigger`, `faas.invocation_id`" + ` | the invocation |
-| detect | ` + "`signup_sync.detector`" + ` | one detector's turn |
+| detect | ` + "`signup_sync.detector`" + ` | one detector's turn; a run that takes minutes gives each some |
 | profiles | ` + "`signup_sync.users`" + ` | one read of at most 15 users |
 | associate | ` + "`signup_sync.destination`, `signup_sync.users`" + ` | one destination's work for them, its waiting for its turn included |
 | patch | ` + "`signup_sync.users`" + ` | what is written to their records |
