@@ -46,20 +46,21 @@ func (p *process) checkIntent(c call) {
 		a, _ := rows[i].Association(name)
 		// Another process may have ended the work meanwhile; what it left shows that there was an intent.
 		before := !a.FirstTry.IsZero() || a.State != signup.Pending || rows[i].Unsure
-		if alone := len(p.alive()) == 1; alone && rows[i].Intent.IsZero() || !before && name != signup.Profile {
+		if p.alone() && rows[i].Intent.IsZero() || !before && name != signup.Profile {
 			p.broke("intent", "%s %s: no intent for %s at %s: %+v", c.method, c.path, id, name, rows[i])
 		}
 	}
 }
 
-// alive are the processes that may still do something.
-func (w *world) alive() (all []*process) {
-	for _, p := range w.processes {
-		if !p.dead.Load() && time.Since(p.began) < 10*time.Minute {
-			all = append(all, p)
+// alone reports that no other process can have done anything since this one's run began. Where clocks are minutes apart two may
+// be at work, and what one of them has written is there also when it has died.
+func (p *process) alone() bool {
+	return !slices.ContainsFunc(p.processes, func(q *process) bool {
+		if q.dead.Load() {
+			return q != p && q.died.After(p.began)
 		}
-	}
-	return all
+		return q != p && time.Since(q.began) < 10*time.Minute
+	})
 }
 
 // checkRow: the ledger names nobody, and takes nobody for deleted who is there.

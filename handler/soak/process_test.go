@@ -29,6 +29,7 @@ type process struct {
 	ctx    context.Context
 	kill   func()
 	dead   atomic.Bool
+	died   time.Time
 	paused time.Time // until then nothing of it runs; the driver's
 	hinder bool      // something has kept it from renewing the lease, or from giving it back, since it took it
 	skew   func(now time.Time) time.Duration
@@ -44,6 +45,9 @@ func (w *world) newProcess(name string, skew func(time.Time) time.Duration) *pro
 	p := &process{world: w, name: name, skew: skew}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.ctx, p.kill = ctx, func() {
+		if !p.dead.Load() {
+			p.died = time.Now()
+		}
 		p.dead.Store(true)
 		cancel()
 	}
