@@ -138,6 +138,10 @@ func dieAtTheLedger(w *crashWorld) {
 			w.signUp(1) // somebody else's success would say that all is well
 		}
 	}
+	slow := func() { // a run that is over before the lease wants to be renewed renews none
+		w.Webhook.Faults.Add(sim.Fault{Delay: 3 * leaseRenewal, Status: http.StatusServiceUnavailable})
+		w.signUp(2)
+	}
 	for _, b := range []struct {
 		name    string
 		arrange func()
@@ -145,7 +149,7 @@ func dieAtTheLedger(w *crashWorld) {
 		{"lease taken", people},
 		{rowInserted, people},
 		{"watermark moved", people},
-		{"lease renewed", people},
+		{"lease renewed", slow},
 		{"row settled", people},
 		{"lease freed", people},
 		{"history kept", people},

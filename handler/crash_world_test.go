@@ -24,6 +24,9 @@ import (
 // crashRate is how fast the simulated clock runs: a dead run's lease is over after 120 ms.
 const crashRate = 1000
 
+// leaseRenewal is how often a run renews its lease: each 40 s, in real time.
+const leaseRenewal = 40 * time.Second / crashRate
+
 // crashOverlap is the setting sync.overlap.
 const crashOverlap = 20 * time.Minute
 
