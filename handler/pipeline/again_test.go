@@ -257,5 +257,3 @@ func (d *showing) Users(ctx context.Context, ids []signup.UserID) (map[signup.Us
 	d.after(d.reads)
 	return users, err
 }
-
-var _ signup.Directory = (*showing)(nil)

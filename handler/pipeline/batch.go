@@ -142,8 +142,8 @@ func (r *run) stillOurs(ctx context.Context, rows []signup.Row) []signup.Row {
 	return slices.DeleteFunc(current, func(row signup.Row) bool { return row.Owner != r.id || row.Intent.IsZero() })
 }
 
-// replicas is how long after a user was not to be read another read is made, which another replica may answer.
-const replicas = time.Second
+// secondRead is how long after a user was not there another read is made, which another replica may answer.
+const secondRead = time.Second
 
 // profiles reads the rows' users; who is not there for the first time is asked for twice, and needs not wait for the next run.
 func (r *run) profiles(ctx context.Context, rows []signup.Row) (map[signup.UserID]signup.User, error) {
@@ -158,7 +158,7 @@ func (r *run) profiles(ctx context.Context, rows []signup.Row) (map[signup.UserI
 			late = append(late, row.User)
 		}
 	}
-	if err != nil || len(late) == 0 || r.Clock.Sleep(ctx, replicas) != nil {
+	if err != nil || len(late) == 0 || r.Clock.Sleep(ctx, secondRead) != nil {
 		return users, err
 	}
 	more, err := r.users(ctx, late)
